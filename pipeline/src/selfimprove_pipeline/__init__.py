@@ -1,0 +1,1 @@
+"""The method of selfimprove: what one iteration does with models and artifacts."""

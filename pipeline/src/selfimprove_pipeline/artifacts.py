@@ -1,0 +1,254 @@
+"""The rows, names and digests of artifacts: what the stages hand to each other.
+
+An artifact is a folder `<prefix>/artifacts/<stage>/<key>/` with its files and, written last,
+`manifest.json`. Rows are frozen models, one JSON object a line, in the order of the prompts.
+Times and package versions stand in the manifest, never in rows, so that equal rows have
+equal digests.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+CONTRACT = "1"
+"""Version of rows and keys; a change of meaning raises it, and nothing old is reused."""
+
+MANIFEST = "manifest.json"
+
+FinishReason = Literal["stop", "length", "overlong"]
+"""`stop`: the model ended its turn; `length`: the token limit did; `overlong`: the prompt did
+not fit, there is no text."""
+
+
+class Row(BaseModel):
+    """What all rows share: frozen, camelCase, nothing unknown."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", alias_generator=to_camel, populate_by_name=True
+    )
+
+    def line(self) -> bytes:
+        """Return the row as canonical JSON with a line feed."""
+        return canonical(self.model_dump(mode="json", by_alias=True)) + b"\n"
+
+    @classmethod
+    def of_line(cls, line: str | bytes) -> Self:
+        """Return the row that a line holds."""
+        return cls.model_validate_json(line)
+
+
+class Prompt(Row):
+    """A prompt as the user gives it; parallel prompts share their id."""
+
+    id: str
+    prompt: str
+    answer: str | None = None
+    """answer is the gold answer; only the score stage and the suites read it."""
+
+
+class Answer(Row):
+    """What the model answered to one prompt in one language."""
+
+    id: str
+    language: str
+    completion: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Translation(Row):
+    """An answer of the source language in the target language, or the reason it has no text."""
+
+    id: str
+    source: str
+    target: str
+    text: str | None
+    finish_reason: FinishReason
+    error: str | None = None
+    """error says why there is no text: `unclosed`, `empty`, `overlong`, `noSource`."""
+    attempts: int = 1
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Message(Row):
+    """One turn of a conversation."""
+
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class Pair(Row):
+    """A preference pair in TRL's conversational format, with where it comes from."""
+
+    prompt: tuple[Message, ...]
+    chosen: tuple[Message, ...]
+    rejected: tuple[Message, ...]
+    id: str
+    language: str
+    partner: str
+    """partner is the other language of the translation that made this pair."""
+
+
+class Drop(Row):
+    """A row that did not become a pair, with its reason; texts as far as they exist."""
+
+    id: str
+    language: str
+    partner: str
+    reason: str
+    chosen: str | None = None
+    rejected: str | None = None
+
+
+class ReferenceLogps(Row):
+    """Summed log-probabilities of a pair's completions under the reference model M_t, in nats."""
+
+    id: str
+    language: str
+    partner: str
+    chosen: float
+    rejected: float
+
+
+class Score(Row):
+    """How well a pair's texts agree with the gold answer: 1 right, 0 wrong."""
+
+    id: str
+    language: str
+    partner: str
+    chosen: float
+    rejected: float
+
+
+class Evaluated(Row):
+    """One answer of a suite and what was measured on it."""
+
+    id: str
+    language: str
+    prompt: str
+    completion: str
+    finish_reason: FinishReason
+    completion_tokens: int
+    score: float | None
+    """score is 1 right, 0 wrong; None when the suite has no gold answers."""
+    identified: str | None
+    """identified is the language found in the completion; None when the text is too short or no
+    detector knows it."""
+    is_off_target: bool
+    is_empty: bool
+    is_evasive: bool
+
+
+class File(Row):
+    """One file of an artifact."""
+
+    name: str
+    size: int
+    sha256: str
+    is_payload: bool = True
+    """isPayload files make the digest; the others (README, metrics, logs) do not."""
+
+
+class Manifest(Row):
+    """What an artifact is, from what it was made, and how it went. It is written last."""
+
+    contract: str = CONTRACT
+    stage: str
+    part: str = ""
+    """part is the language, the direction `<source>_<target>` or `<suite>.<language>`."""
+    key: str
+    digest: str
+    """digest of the payload files."""
+    files: tuple[File, ...]
+    rows: int | None = None
+    inputs: dict[str, str] = Field(default_factory=dict)
+    """inputs by name, as the digests that went into the key."""
+    recipe: dict[str, Any] = Field(default_factory=dict)
+    """recipe holds the resolved values that went into the key."""
+    versions: dict[str, str] = Field(default_factory=dict)
+    counts: dict[str, int] = Field(default_factory=dict)
+    drops: dict[str, dict[str, int]] = Field(default_factory=dict)
+    """drops by language and reason."""
+    measures: dict[str, float] = Field(default_factory=dict)
+    seconds: dict[str, float] = Field(default_factory=dict)
+    """seconds: `wall` of the stage's work, `engineStart` of its share of an engine's start."""
+    created: str = ""
+    """created in UTC, RFC 3339."""
+
+
+class Index(Row):
+    """What a run has: the keys of its artifacts by iteration and stage."""
+
+    name: str
+    outcome: Literal["Running", "Suspended", "Succeeded", "Failed"]
+    message: str = ""
+    recipe: dict[str, Any]
+    """recipe is the resolved spec."""
+    model_revision: str | None = None
+    """modelRevision is the commit that a branch of an `hf://` model was resolved to."""
+    iterations: tuple["IterationIndex", ...] = ()
+
+
+class IterationIndex(Row):
+    """The keys of one iteration: `keys[stage][part]`."""
+
+    index: int
+    model_uri: str
+    model_digest: str
+    keys: dict[str, dict[str, str]] = Field(default_factory=dict)
+    computed: tuple[str, ...] = ()
+    """computed are the keys that this run computed itself; it found the others in the store."""
+
+
+RowT = TypeVar("RowT", bound=Row)
+
+
+def canonical(value: Any) -> bytes:
+    """Return JSON with sorted keys, no spaces and no escapes: equal values give equal bytes."""
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode()
+
+
+def digest(value: Any) -> str:
+    """Return the sha256 of a value's canonical JSON."""
+    return hashlib.sha256(canonical(value)).hexdigest()
+
+
+def digest_of(digests: Mapping[str, str]) -> str:
+    """Return one digest of several named ones, such as those of a folder's files."""
+    return digest(dict(digests))
+
+
+def payload_digest(files: Iterable[File]) -> str:
+    """Return the digest of an artifact from those of its payload files."""
+    return digest_of({file.name: file.sha256 for file in files if file.is_payload})
+
+
+def lines(rows: Iterable[Row]) -> bytes:
+    """Return rows as one JSONL file."""
+    return b"".join(row.line() for row in rows)
+
+
+def rows(kind: type[RowT], content: bytes) -> tuple[RowT, ...]:
+    """Return the rows of a JSONL file."""
+    return tuple(kind.of_line(line) for line in content.splitlines() if line.strip())
+
+
+def artifact_prefix(bucket: str, prefix: str, stage: str, key: str) -> str:
+    """Return the URI of an artifact's folder, with a slash at its end."""
+    return _under(bucket, prefix, f"artifacts/{stage}/{key}/")
+
+
+def index_uri(bucket: str, prefix: str, namespace: str | None, name: str) -> str:
+    """Return the URI of a run's index."""
+    return _under(bucket, prefix, f"runs/{namespace or 'local'}.{name}/index.json")
+
+
+def _under(bucket: str, prefix: str, rest: str) -> str:
+    return f"s3://{bucket}/{prefix}/{rest}" if prefix else f"s3://{bucket}/{rest}"

@@ -1,0 +1,215 @@
+"""The whole spec of a `SelfImproveRun`, typed: what a user may choose, and what it changes.
+
+The recipe is the contract between the file a person writes, the stages that read it and the
+operator that will watch it. It imports nothing but pydantic. `resolve` fills what a profile
+sets; `fields_of` gives the values that one stage's output depends on.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import Field, StringConstraints
+from pydantic.fields import FieldInfo
+
+from selfimprove_pipeline.recipe.base import Affects, Part, Stage
+from selfimprove_pipeline.recipe.profiles import PROFILES, Profile
+from selfimprove_pipeline.recipe.sampling import (
+    Filters,
+    Generation,
+    Inference,
+    Pairing,
+    Translation,
+)
+from selfimprove_pipeline.recipe.sources import (
+    Chat,
+    Evaluation,
+    Languages,
+    Model,
+    Prompts,
+    Storage,
+    Suite,
+)
+from selfimprove_pipeline.recipe.training import Lora, Training
+
+__all__ = [
+    "API_VERSION",
+    "KIND",
+    "Chat",
+    "Evaluation",
+    "Filters",
+    "Generation",
+    "Inference",
+    "Languages",
+    "Lora",
+    "Metadata",
+    "Model",
+    "Pairing",
+    "Profile",
+    "Prompts",
+    "Run",
+    "Spec",
+    "Stage",
+    "Storage",
+    "Suite",
+    "Training",
+    "Translation",
+    "fields",
+    "fields_of",
+    "resolve",
+    "stages_of",
+]
+
+API_VERSION = "selfimprove.dev/v1alpha1"
+KIND = "SelfImproveRun"
+
+
+class Metadata(Part):
+    """The Kubernetes metadata that the pipeline reads."""
+
+    name: Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
+    """name of the run: a DNS label that starts with a letter, at most 40 long."""
+
+    namespace: (
+        Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
+        | None
+    ) = None
+    """namespace of the run on a cluster. On one machine it is `local` when unset."""
+
+    labels: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    """labels, kept as they are."""
+
+    annotations: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    """annotations, kept as they are."""
+
+
+class Spec(Part):
+    """What a run does: from which model and prompts, in which languages, how often and how."""
+
+    model: Model
+    """model that the run starts from (M0)."""
+
+    languages: Languages
+    """languages of the run."""
+
+    prompts: Prompts
+    """prompts, parallel in all languages."""
+
+    iterations: Annotated[int, Field(ge=1, le=20)] = 2
+    """iterations from M0 to M(iterations)."""
+
+    profile: Profile = "lidr-safe"
+    """profile fills what the file leaves open: `lidr-paper` as published, `lidr-safe` with
+    retries and filters."""
+
+    chat: Chat = Field(default_factory=Chat)
+    """chat says how messages become tokens."""
+
+    generation: Generation = Field(default_factory=Generation)
+    """generation of answers."""
+
+    translation: Translation = Field(default_factory=Translation)
+    """translation of answers."""
+
+    inference: Inference = Field(default_factory=Inference)
+    """inference engine."""
+
+    pairing: Pairing = Field(default_factory=Pairing)
+    """pairing of answers and translations."""
+
+    training: Training = Field(default_factory=Training)
+    """training of the next model."""
+
+    evaluation: Evaluation = Field(default_factory=Evaluation)
+    """evaluation of every model."""
+
+    storage: Storage
+    """storage of the artifacts."""
+
+    suspend: bool = False
+    """suspend holds the run: nothing is started until it is false again."""
+
+
+class Run(Part):
+    """The whole file."""
+
+    api_version: Literal["selfimprove.dev/v1alpha1"]
+    """apiVersion of this resource."""
+
+    kind: Literal["SelfImproveRun"]
+    """kind of this resource."""
+
+    metadata: Metadata
+    """metadata of the run."""
+
+    spec: Spec
+    """spec of the run."""
+
+
+def resolve(run: Run) -> Run:
+    """Return the run with every field that the file leaves open filled from its profile."""
+    given = run.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    given["spec"] = _merged(PROFILES[run.spec.profile], given["spec"])
+    return Run.model_validate_json(json.dumps(given))
+
+
+def _merged(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """Return base with over's values on top, maps merged key by key."""
+    merged = dict(base)
+    for key, value in over.items():
+        inner = merged.get(key)
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merged(inner, value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def fields(part: type[Part] = Spec, prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
+    """Yield every leaf of a part as its dotted camelCase path and its declaration.
+
+    Lists of parts, such as suites, are leaves.
+    """
+    for info in part.model_fields.values():
+        path = f"{prefix}{info.alias}"
+        inner = _part_of(info)
+        if inner is None:
+            yield path, info
+        else:
+            yield from fields(inner, f"{path}.")
+
+
+def _part_of(info: FieldInfo) -> type[Part] | None:
+    """Return the part that a field holds, optional or not, else None."""
+    is_optional = get_origin(info.annotation) in (Union, UnionType)
+    candidates = get_args(info.annotation) if is_optional else (info.annotation,)
+    for candidate in candidates:
+        if isinstance(candidate, type) and issubclass(candidate, Part):
+            return candidate
+    return None
+
+
+def stages_of(info: FieldInfo) -> tuple[Stage, ...]:
+    """Return the stages whose output depends on a field."""
+    marks = [mark for mark in info.metadata if isinstance(mark, Affects)]
+    return tuple(stage for mark in marks for stage in mark.stages)
+
+
+def fields_of(part: Part, stage: Stage) -> dict[str, Any]:
+    """Return the resolved values of a part that a stage's output depends on, by dotted path."""
+    values = part.model_dump(mode="json", by_alias=True)
+    return {
+        path: _value_at(values, path)
+        for path, info in fields(type(part))
+        if stage in stages_of(info)
+    }
+
+
+def _value_at(values: Any, path: str) -> Any:
+    """Return the value at a dotted path, None where a part on the way is unset."""
+    for key in path.split("."):
+        if values is None:
+            return None
+        values = values[key]
+    return values

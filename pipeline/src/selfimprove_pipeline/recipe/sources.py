@@ -1,0 +1,181 @@
+"""Where a run's inputs come from and where its artifacts go."""
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, StringConstraints, model_validator
+
+from selfimprove_pipeline.recipe.base import (
+    Language,
+    Name,
+    ObjectUri,
+    Part,
+    SecretRef,
+    Text,
+    affects,
+)
+
+ModelUri = Annotated[
+    str,
+    StringConstraints(
+        max_length=1024,
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|hf://[\w.-]+(/[\w.-]+)?|pvc://[a-z0-9.-]+(/.*)?|file:///.+)$",
+    ),
+]
+
+
+class Model(Part):
+    """The model that the run starts from (M0)."""
+
+    uri: ModelUri
+    """uri of a Hugging Face folder: `s3://BUCKET/PREFIX`, `hf://OWNER/NAME`, on a cluster
+    `pvc://CLAIM/PATH`, on one machine `file:///FOLDER`."""
+
+    revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
+    """revision of an `hf://` model. A branch is resolved once and its commit recorded; unset
+    means the default branch."""
+
+    dtype: Annotated[
+        Literal["auto", "bfloat16", "float16", "float32"],
+        affects("generate", "translate", "evaluate"),
+    ] = "auto"
+    """dtype that inference loads the weights in, unless `inference.dtype` says otherwise."""
+
+    secret_ref: SecretRef | None = None
+    """secretRef names the Secret with HF_TOKEN, for gated models."""
+
+
+class Languages(Part):
+    """The languages that take part."""
+
+    dominant: Annotated[Language, affects("pair", "evaluate")]
+    """dominant is the language whose answers are preferred, as a BCP-47 tag."""
+
+    others: Annotated[
+        tuple[Language, ...], Field(min_length=1, max_length=64), affects("pair", "evaluate")
+    ]
+    """others are the languages to improve; in `lidr-paper` the last one gives the dominant pairs."""
+
+    @model_validator(mode="after")
+    def _each_language_once(self) -> Self:
+        if len(set(self.all())) < len(self.all()):
+            msg = f"expected each language once, found {', '.join(self.all())}"
+            raise ValueError(msg)
+        return self
+
+    def all(self) -> tuple[str, ...]:
+        """Return the dominant language, then the others in the order of the recipe."""
+        return (self.dominant, *self.others)
+
+    def directions(self) -> tuple[tuple[str, str], ...]:
+        """Return (source, target) of every translation: into each other language, and back."""
+        return tuple(
+            direction
+            for other in self.others
+            for direction in ((self.dominant, other), (other, self.dominant))
+        )
+
+
+class Prompts(Part):
+    """The parallel prompts: one `<language>.jsonl` a language, rows `{id, prompt}`."""
+
+    uri: ObjectUri
+    """uri of the folder with the files."""
+
+    per_iteration: Annotated[int, Field(ge=1, le=10_000_000)]
+    """perIteration is the number of prompts that an iteration uses."""
+
+    selection: Literal["same", "disjoint"] = "same"
+    """selection gives each iteration the same first prompts, as the paper's code does, or the
+    next ones (`disjoint`)."""
+
+    secret_ref: SecretRef | None = None
+    """secretRef names the Secret with the credentials of the prompts' bucket; unset means those
+    of `storage`."""
+
+
+class CaRef(Part):
+    """A certificate authority in a ConfigMap or Secret of the run's namespace."""
+
+    name: Name
+    """name of the ConfigMap. On one machine use AWS_CA_BUNDLE."""
+
+    key: Name = "ca.crt"
+    """key of the PEM bundle in it."""
+
+
+class Storage(Part):
+    """The bucket that holds every artifact."""
+
+    endpoint: (
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^/\s@]+/?$")] | None
+    ) = None
+    """endpoint of the S3 server, such as `https://minio:9000`. Unset means AWS_ENDPOINT_URL."""
+
+    region: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
+    """region of the bucket. Unset means AWS_REGION, else us-east-1."""
+
+    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    """bucket of the artifacts. It must exist."""
+
+    prefix: Annotated[
+        str, StringConstraints(max_length=512, pattern=r"^([\w.-]+(/[\w.-]+)*)?$")
+    ] = ""
+    """prefix of every key in the bucket. Empty means the bucket's root."""
+
+    addressing_style: Literal["Auto", "Path", "VirtualHost"] = "Auto"
+    """addressingStyle is how the bucket stands in the URL."""
+
+    ca_ref: CaRef | None = None
+    """caRef is the authority that signed the endpoint's certificate, when it is a private one."""
+
+    secret_ref: SecretRef | None = None
+    """secretRef names the Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where there
+    is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
+
+
+class Suite(Part):
+    """One evaluation suite."""
+
+    name: Annotated[Literal["exactMatch", "offTarget"], affects("evaluate")]
+    """name of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
+    the wrong language."""
+
+    uri: ObjectUri
+    """uri of the folder with one `<language>.jsonl` a language."""
+
+    max_tokens: Annotated[Annotated[int, Field(ge=1, le=131_072)] | None, affects("evaluate")] = (
+        None
+    )
+    """maxTokens of an answer. Unset means `generation.maxTokens`."""
+
+    limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
+    """limit takes the first rows alone. Unset means all."""
+
+
+class Evaluation(Part):
+    """How each model M0 to M(iterations) is measured."""
+
+    suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
+    """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
+
+
+class Chat(Part):
+    """How messages become tokens, the same for generate, translate, train and evaluate."""
+
+    system_prompt: Annotated[Text | None, affects("generate", "translate", "pair", "evaluate")] = (
+        None
+    )
+    """systemPrompt is put before every conversation. Unset means none."""
+
+    template: Annotated[
+        Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | None,
+        affects("generate", "translate", "reference", "train", "evaluate"),
+    ] = None
+    """template in Jinja. Unset means the one of the model's tokenizer."""
+
+    template_kwargs: Annotated[
+        dict[Name, bool | int | float | Annotated[str, StringConstraints(max_length=4096)]],
+        Field(max_length=32),
+        affects("generate", "translate", "reference", "train", "evaluate"),
+    ] = Field(default_factory=dict)
+    """templateKwargs are handed to the template, such as `enable_thinking: false`."""

@@ -1,0 +1,105 @@
+"""How pairs become the next model."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from selfimprove_pipeline.recipe.base import Name, Part, affects, by_profile
+from selfimprove_pipeline.recipe.sampling import Seed, TokenCount
+
+
+class Lora(Part):
+    """The low-rank adapter when `training.method` is `lora`."""
+
+    r: Annotated[int, Field(ge=1, le=1024), affects("train")] = 16
+    """r is the rank."""
+
+    alpha: Annotated[int, Field(ge=1, le=4096), affects("train")] = 32
+    """alpha scales the adapter by alpha / r."""
+
+    dropout: Annotated[float, Field(ge=0, lt=1), affects("train")] = 0.0
+    """dropout on the adapter's input."""
+
+    target_modules: Annotated[tuple[Name, ...], Field(max_length=64), affects("train")] = ()
+    """targetModules by name. Empty means all linear layers but the head."""
+
+
+class Training(Part):
+    """DPO (sigmoid) with an NLL term on the chosen completion."""
+
+    method: Annotated[Literal["full", "lora"], affects("train")] = by_profile()
+    """method trains all weights or a low-rank adapter, which is merged at the end."""
+
+    lora: Lora = Field(default_factory=Lora)
+    """lora describes the adapter; only used with method lora."""
+
+    beta: Annotated[float, Field(gt=0, le=10), affects("train")] = by_profile()
+    """beta of DPO: the weight of the log-ratio to the reference model M_t."""
+
+    nll_weight: Annotated[float, Field(ge=0, le=100), affects("train")] = by_profile()
+    """nllWeight is alpha, the weight of the NLL of the chosen completion."""
+
+    nll_normalization: Annotated[Literal["sequence", "token"], affects("train")] = by_profile()
+    """nllNormalization averages the NLL over each sequence and then over pairs, as LLaMA-Factory's
+    pref_ftx does, or over all chosen tokens of the global batch."""
+
+    learning_rate: Annotated[float, Field(gt=0, le=1), affects("train")] = by_profile()
+    """learningRate at its peak (AdamW)."""
+
+    lr_scheduler: Annotated[
+        Literal["cosine", "linear", "constant", "constant_with_warmup"], affects("train")
+    ] = by_profile()
+    """lrScheduler by its name in transformers."""
+
+    warmup_ratio: Annotated[float, Field(ge=0, lt=1), affects("train")] = by_profile()
+    """warmupRatio is the share of the steps in which the learning rate rises."""
+
+    weight_decay: Annotated[float, Field(ge=0, le=1), affects("train")] = by_profile()
+    """weightDecay of AdamW."""
+
+    max_grad_norm: Annotated[float, Field(gt=0, le=1000), affects("train")] = by_profile()
+    """maxGradNorm clips the gradient's norm."""
+
+    epochs: Annotated[int, Field(ge=1, le=100), affects("train")] = by_profile()
+    """epochs over the pairs."""
+
+    global_batch_size: Annotated[int, Field(ge=1, le=65_536), affects("train")] = by_profile()
+    """globalBatchSize is the number of pairs of a step, over all ranks and accumulation."""
+
+    micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("train")] = by_profile()
+    """microBatchSize is the number of pairs that one rank computes at once. It changes memory
+    and speed; the loss is the same within rounding, which still makes other weights."""
+
+    max_length: Annotated[TokenCount, affects("reference", "train")] = by_profile()
+    """maxLength of prompt and completion in tokens. Longer rows are counted drops, never cut."""
+
+    precision: Annotated[Literal["bf16", "fp32"], affects("reference", "train")] = by_profile()
+    """precision of the computation. The optimizer's master weights are fp32 either way."""
+
+    save_dtype: Annotated[Literal["bfloat16", "float16", "float32"], affects("train")] = (
+        by_profile()
+    )
+    """saveDtype of the weights in the model folder."""
+
+    gradient_checkpointing: bool = by_profile()
+    """gradientCheckpointing computes activations again instead of keeping them."""
+
+    zero_stage: Annotated[Literal[0, 1, 2, 3], affects("train")] = by_profile()
+    """zeroStage of DeepSpeed."""
+
+    offload: Annotated[Literal["none", "optimizer", "all"], affects("train")] = "none"
+    """offload moves optimizer state, or parameters too, to the CPU's memory."""
+
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
+    """checkpointSteps is the number of steps that a killed training loses at most."""
+
+    nodes: Annotated[int, Field(ge=1, le=1024)] = 1
+    """nodes that train together. On one machine there is one."""
+
+    seed: Annotated[Seed, affects("train")] = by_profile()
+    """seed of the order of pairs and of dropout."""
+
+    report_to: Annotated[
+        tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(max_length=4)
+    ] = ()
+    """reportTo are TRL's trackers. Empty means none; metrics are in the artifact either way."""

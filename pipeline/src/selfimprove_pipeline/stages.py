@@ -1,0 +1,225 @@
+"""The table of stages, and the keys under which their artifacts lie.
+
+A key is the digest of everything that determines an artifact: the contract, the stage and
+part, the recipe fields that the stage reads, the digests of its inputs and the versions that
+compute it. URIs, names and times are in no key, so a finished key is never computed again,
+by this run or by another one in the same bucket.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from selfimprove_pipeline import artifacts, recipe
+from selfimprove_pipeline.recipe import Spec, Stage, Suite
+
+Image = Literal["inference", "light", "training"]
+
+
+@dataclass(frozen=True)
+class StageInfo:
+    """One row of the table: what a stage reads and writes, and where it runs."""
+
+    name: Stage
+    reads: tuple[str, ...]
+    writes: str
+    image: Image
+    needs_gpu: bool
+
+
+TABLE: Final = (
+    StageInfo("evaluate", ("model", "suites"), "evaluated/<suite>.<language>", "inference", True),
+    StageInfo("generate", ("model", "prompts"), "answers/<language>", "inference", True),
+    StageInfo(
+        "translate", ("model", "answers"), "translations/<source>_<target>", "inference", True
+    ),
+    StageInfo("pair", ("prompts", "answers", "translations"), "pairs", "light", False),
+    StageInfo("score", ("pairs", "gold answers"), "scores", "light", False),
+    StageInfo("train", ("model", "pairs"), "model", "training", True),
+)
+"""The stages of an iteration in their order; `reference` is a pass inside `train`."""
+
+Digests = Mapping[tuple[Stage, str], str]
+"""Payload digests of an iteration's finished artifacts, by stage and part."""
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """What computes an artifact: package versions, engine, devices."""
+
+    inference: Mapping[str, str]
+    light: Mapping[str, str]
+    training: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """Everything that the keys of one iteration depend on, besides its own artifacts."""
+
+    index: int
+    spec: Spec
+    """spec is the resolved one."""
+    model: str
+    """model is the digest of M(index)."""
+    toolchain: Toolchain
+    prompts: Mapping[str, str] = field(default_factory=dict)
+    """prompts holds the digest of the iteration's prompts by language; empty for the last model."""
+    gold: Mapping[str, str] = field(default_factory=dict)
+    """gold holds the digest of the prompts' gold answers by language, where all have one."""
+    suites: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """suites holds the digest of the rows by suite and language."""
+
+
+@dataclass(frozen=True)
+class Target:
+    """One artifact that a stage is to make."""
+
+    stage: Stage
+    part: str
+    key: str
+    inputs: Mapping[str, str]
+    recipe: Mapping[str, Any]
+    versions: Mapping[str, str]
+
+
+def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, ...] | None:
+    """Return what a stage is to make, None while the digest of an input is not known yet."""
+    inputs_by_part = _inputs(stage, iteration, done)
+    if inputs_by_part is None:
+        return None
+    versions = _versions(stage, iteration.toolchain)
+    return tuple(
+        _target(stage, part, _fields(stage, part, iteration.spec), inputs, versions)
+        for part, inputs in inputs_by_part.items()
+    )
+
+
+def key(
+    stage: Stage,
+    part: str,
+    *,
+    fields: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> str:
+    """Return the key of an artifact, 32 hex digits."""
+    parts = {
+        "contract": artifacts.CONTRACT,
+        "stage": stage,
+        "part": part,
+        "recipe": dict(fields),
+        "inputs": dict(inputs),
+        "versions": dict(versions),
+    }
+    return artifacts.digest(parts)[:32]
+
+
+def direction(source: str, target: str) -> str:
+    """Return the part name of a translation; language tags have hyphens, never underscores."""
+    return f"{source}_{target}"
+
+
+def suite_part(suite: str, language: str) -> str:
+    """Return the part name of one suite in one language."""
+    return f"{suite}.{language}"
+
+
+def _target(
+    stage: Stage,
+    part: str,
+    fields: Mapping[str, Any],
+    inputs: Mapping[str, str],
+    versions: Mapping[str, str],
+) -> Target:
+    made = key(stage, part, fields=fields, inputs=inputs, versions=versions)
+    return Target(stage, part, made, inputs, fields, versions)
+
+
+def _inputs(
+    stage: Stage, iteration: Iteration, done: Digests
+) -> Mapping[str, Mapping[str, str]] | None:
+    """Return the input digests of each part, None when one is not known yet."""
+    try:
+        match stage:
+            case "evaluate":
+                return _evaluate_inputs(iteration)
+            case "generate":
+                return _generate_inputs(iteration)
+            case "translate":
+                return _translate_inputs(iteration, done)
+            case "pair":
+                return _pair_inputs(iteration, done)
+            case "score":
+                return _score_inputs(iteration, done)
+            case "reference" | "train":
+                return {"": {"model": iteration.model, "pairs": done["pair", ""]}}
+    except KeyError:
+        return None
+
+
+def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
+    return {
+        suite_part(suite, language): {"model": iteration.model, "suite": rows}
+        for (suite, language), rows in iteration.suites.items()
+    }
+
+
+def _generate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
+    return {
+        language: {"model": iteration.model, "prompts": rows}
+        for language, rows in iteration.prompts.items()
+    }
+
+
+def _translate_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]]:
+    directions = iteration.spec.languages.directions() if iteration.prompts else ()
+    return {
+        direction(source, target): {
+            "model": iteration.model,
+            "answers": done["generate", source],
+        }
+        for source, target in directions
+    }
+
+
+def _pair_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]]:
+    if not iteration.prompts:
+        return {}
+    languages = iteration.spec.languages
+    prompts = {f"prompts/{language}": iteration.prompts[language] for language in languages.all()}
+    answers = {f"answers/{language}": done["generate", language] for language in languages.all()}
+    names = [direction(source, target) for source, target in languages.directions()]
+    translations = {f"translations/{name}": done["translate", name] for name in names}
+    return {"": {**prompts, **answers, **translations}}
+
+
+def _score_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]]:
+    if not iteration.gold:
+        return {}
+    gold = {f"gold/{language}": rows for language, rows in iteration.gold.items()}
+    return {"": {"pairs": done["pair", ""], **gold}}
+
+
+def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str]:
+    match stage:
+        case "evaluate" | "generate" | "translate":
+            return toolchain.inference
+        case "pair" | "score":
+            return toolchain.light
+        case "reference" | "train":
+            return toolchain.training
+
+
+def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
+    """Return the recipe values that a part depends on, its suite's own among them."""
+    values = recipe.fields_of(spec, stage)
+    if stage == "evaluate":
+        suite = suite_of(part, spec)
+        values |= {f"suite.{path}": value for path, value in recipe.fields_of(suite, stage).items()}
+    return values
+
+
+def suite_of(part: str, spec: Spec) -> Suite:
+    """Return the suite that a part of `evaluate` belongs to."""
+    name = part.split(".", 1)[0]
+    return next(suite for suite in spec.evaluation.suites if suite.name == name)
