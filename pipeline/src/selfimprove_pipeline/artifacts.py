@@ -9,6 +9,7 @@ equal digests.
 import hashlib
 import json
 from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -182,11 +183,14 @@ class Manifest(Row):
     """created in UTC, RFC 3339."""
 
 
+RunOutcome = Literal["Running", "Suspended", "Succeeded", "Failed"]
+
+
 class Index(Row):
     """What a run has: the keys of its artifacts by iteration and stage."""
 
     name: str
-    outcome: Literal["Running", "Suspended", "Succeeded", "Failed"]
+    outcome: RunOutcome
     message: str = ""
     recipe: dict[str, Any]
     """recipe is the resolved spec."""
@@ -203,10 +207,15 @@ class IterationIndex(Row):
     model_digest: str
     keys: dict[str, dict[str, str]] = Field(default_factory=dict)
     computed: tuple[str, ...] = ()
-    """computed are the keys that this run computed itself; it found the others in the store."""
+    """computed are the keys that the latest start of the run computed; others were there."""
 
 
 RowT = TypeVar("RowT", bound=Row)
+
+
+def timestamp() -> str:
+    """Return the time now in UTC, RFC 3339, for a manifest's `created`."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def canonical(value: Any) -> bytes:

@@ -27,3 +27,11 @@ class TryAgainError(SelfImproveError):
 
 class ArtifactError(SelfImproveError):
     """A stored artifact is truncated or altered; the message names it."""
+
+
+def error_of(exit_code: int, message: str) -> SelfImproveError:
+    """Return the error that another process ended with."""
+    kinds: dict[int, type[SelfImproveError]] = {
+        kind.exit_code: kind for kind in (InputError, TryAgainError)
+    }
+    return kinds.get(exit_code, SelfImproveError)(message)

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
-from selfimprove_pipeline.recipe.base import Affects, Part, Stage
+from selfimprove_pipeline.recipe.base import LANGUAGE_PATTERN, Affects, Part, Stage
 from selfimprove_pipeline.recipe.profiles import PROFILES, Profile
 from selfimprove_pipeline.recipe.sampling import (
     Filters,
@@ -36,6 +36,7 @@ from selfimprove_pipeline.recipe.training import Lora, Training
 __all__ = [
     "API_VERSION",
     "KIND",
+    "LANGUAGE_PATTERN",
     "Chat",
     "Evaluation",
     "Filters",
@@ -57,6 +58,7 @@ __all__ = [
     "Translation",
     "fields",
     "fields_of",
+    "part_of",
     "resolve",
     "stages_of",
 ]
@@ -173,14 +175,14 @@ def fields(part: type[Part] = Spec, prefix: str = "") -> Iterator[tuple[str, Fie
     """
     for info in part.model_fields.values():
         path = f"{prefix}{info.alias}"
-        inner = _part_of(info)
+        inner = part_of(info)
         if inner is None:
             yield path, info
         else:
             yield from fields(inner, f"{path}.")
 
 
-def _part_of(info: FieldInfo) -> type[Part] | None:
+def part_of(info: FieldInfo) -> type[Part] | None:
     """Return the part that a field holds, optional or not, else None."""
     is_optional = get_origin(info.annotation) in (Union, UnionType)
     candidates = get_args(info.annotation) if is_optional else (info.annotation,)

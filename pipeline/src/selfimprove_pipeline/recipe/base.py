@@ -5,7 +5,7 @@ from exactly these fields (`stages.key`), and one parametrised test holds every 
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 from pydantic.alias_generators import to_camel
@@ -21,7 +21,7 @@ class Affects:
 
 
 def affects(*stages: Stage) -> Affects:
-    """Return the mark of a field, as in `beta: Annotated[float, affects("train")]`."""
+    """Return the mark for a field, which stands beside its type in Annotated."""
     return Affects(stages)
 
 
@@ -50,13 +50,8 @@ def by_profile(**constraints: Any) -> Any:
 
 Text = Annotated[str, StringConstraints(min_length=1, max_length=4096)]
 Name = Annotated[str, StringConstraints(min_length=1, max_length=253)]
-Language = Annotated[
-    str,
-    StringConstraints(
-        max_length=35,
-        pattern=r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?$",
-    ),
-]
+LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?$"
+Language = Annotated[str, StringConstraints(max_length=35, pattern=LANGUAGE_PATTERN)]
 """A BCP-47 tag in its canonical case: `de`, `pt-BR`, `zh-Hant`."""
 
 ObjectUri = Annotated[

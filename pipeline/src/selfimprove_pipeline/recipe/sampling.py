@@ -44,7 +44,7 @@ class External(Part):
     """A translator that is not the model itself."""
 
     kind: Annotated[Literal["openai", "transformers"], affects("translate")]
-    """kind of the translator: an OpenAI-compatible endpoint, or a transformers translation model."""
+    """kind of the translator: an OpenAI-compatible endpoint or a transformers translation model."""
 
     base_url: Annotated[
         Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s@]+$")] | None,

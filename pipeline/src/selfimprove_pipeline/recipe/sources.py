@@ -53,7 +53,7 @@ class Languages(Part):
     others: Annotated[
         tuple[Language, ...], Field(min_length=1, max_length=64), affects("pair", "evaluate")
     ]
-    """others are the languages to improve; in `lidr-paper` the last one gives the dominant pairs."""
+    """others are the languages to improve; in `lidr-paper` the last gives the dominant pairs."""
 
     @model_validator(mode="after")
     def _each_language_once(self) -> Self:

@@ -1,0 +1,61 @@
+# Everything a newcomer types. `make env` is the set-up of all other targets.
+SHELL := /bin/bash
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.locked-$(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)
+# Where pip finds the CPU build of torch, if not by its own settings. The CUDA build works as well.
+TORCH_INDEX ?=
+DEMO := build/demo
+RUN := $(BIN)/selfimprove
+MINIATURE := examples/miniature
+
+.DEFAULT_GOAL := help
+.PHONY: help env demo test test-fast check fix bench miniature clean
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+env: $(STAMP) ## make .venv with everything for this machine
+
+$(STAMP): requirements.lock
+	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "expected Python 3.11"'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	rm -f $(VENV)/.locked-*
+	touch $@
+
+demo: env ## M0 -> M1 -> M2 of the miniature model, then a table and a report
+	@for part in m0 prompts suite; do \
+	  $(RUN) upload $(MINIATURE)/$$part s3://miniature/$$part --store $(DEMO)/store || exit; \
+	done
+	$(RUN) run $(MINIATURE)/run.yaml --store $(DEMO)/store
+	$(RUN) report $(MINIATURE)/run.yaml --store $(DEMO)/store --out $(DEMO)
+
+test: env check ## all checks and tests
+	$(BIN)/python -m pytest
+
+test-fast: env ## the tests that start no engine and train nothing
+	$(BIN)/python -m pytest -m "not engine and not training and not e2e"
+
+check: env ## lint, types, layers and spelling; changes nothing
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md docs pipeline tests examples
+
+fix: env ## format, and fix what the linter can
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: env ## tokens a second of generation and training on this machine
+	$(BIN)/python benchmarks/throughput.py
+
+miniature: env ## make the miniature world and its M0 again (about 7 minutes)
+	OMP_NUM_THREADS=1 $(BIN)/python $(MINIATURE)/make.py
+
+clean: ## remove what the targets made, but the environment
+	rm -rf build

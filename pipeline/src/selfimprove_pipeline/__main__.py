@@ -1,0 +1,155 @@
+"""The command line of selfimprove: the only place that reads arguments and exit codes.
+
+0: done. 1: something failed. 2: the input is wrong. 75: the store or an endpoint did not
+answer, try again later. 130: stopped by Ctrl-C; running again resumes.
+"""
+
+import signal
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from rich.console import Console
+
+from selfimprove_pipeline.errors import SelfImproveError
+from selfimprove_pipeline.events import Emitter
+
+STOPPED: Final = 130
+TERMINATED: Final = 143
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run one command and return its exit code."""
+    arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, _terminate)
+    if arguments.command == "worker":
+        return _worker(arguments)
+    from selfimprove_pipeline import commands  # noqa: PLC0415  after --help has been answered
+
+    try:
+        commands.COMMANDS[arguments.command](arguments, Console())
+    except SelfImproveError as error:
+        print(error, file=sys.stderr)  # noqa: T201  the one line that the person reads
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("stopped; run again to go on where it was", file=sys.stderr)  # noqa: T201
+        return STOPPED
+    return 0
+
+
+def _worker(arguments: Namespace) -> int:
+    """Run a worker; its error is an event, so that the runner can raise it as its own."""
+    from selfimprove_pipeline import commands  # noqa: PLC0415  as above
+    from selfimprove_pipeline.workers import command  # noqa: PLC0415
+
+    emitter = Emitter()
+    try:
+        command.work(arguments, commands.setting_of(arguments), emitter)
+    except SelfImproveError as error:
+        emitter.emit("error", message=str(error))
+        return error.exit_code
+    return 0
+
+
+def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _parser() -> ArgumentParser:
+    parser = ArgumentParser(
+        prog="selfimprove",
+        description="A language model becomes better in many languages at once, "
+        "without labels or a judge.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    validate = _with_file(commands, "validate", "judge the file: every mistake with its line")
+    validate.add_argument("--cluster", action="store_true", help="judge as the API server will")
+    _with_engine(_with_file(commands, "plan", "show the resolved recipe and what would run"))
+    _with_engine(_with_file(commands, "run", "run it, or resume it where it was"))
+    show = _with_file(commands, "show", "show what the run has come to")
+    show.add_argument("-o", "--output", choices=("table", "json"), default="table")
+    report = _with_file(commands, "report", "write the report as HTML and Markdown")
+    report.add_argument("--out", type=Path, default=Path("report"), help="folder to write to")
+    _add_upload(commands)
+    _add_export(commands)
+    worker = _with_engine(
+        _with_file(commands, "worker", "run one worker of one iteration", "worker")
+    )
+    worker.add_argument("--iteration", type=int, required=True)
+    worker.add_argument("--scratch", type=Path)
+    return parser
+
+
+def _with_file(
+    commands: "_SubParsersAction[Any]", name: str, text: str, *first: str
+) -> ArgumentParser:
+    """Add a command that reads a run file."""
+    parser: ArgumentParser = commands.add_parser(name, help=text, description=text)
+    for argument in first:
+        parser.add_argument(argument)
+    parser.add_argument("file", type=Path, help="the run file")
+    _with_store(parser)
+    parser.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="PATH=VALUE",
+        help="a value in place of the file's, such as training.beta=0.1; may be repeated",
+    )
+    return parser
+
+
+def _with_store(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--store",
+        type=_folder,
+        metavar="DIR",
+        help="a folder in place of the S3 server: s3://bucket/key is DIR/bucket/key",
+    )
+
+
+def _folder(text: str) -> Path:
+    return Path(text).absolute()
+
+
+def _with_engine(parser: ArgumentParser) -> ArgumentParser:
+    parser.add_argument(
+        "--engine",
+        choices=("vllm", "transformers"),
+        default="vllm",
+        help="what generates; transformers is slow and needs no vLLM",
+    )
+    return parser
+
+
+def _add_upload(commands: "_SubParsersAction[Any]") -> None:
+    text = "upload a folder, such as a model or prompts"
+    upload = commands.add_parser("upload", help=text, description=text)
+    upload.add_argument("folder", type=Path)
+    upload.add_argument("uri", type=_bucket_uri, metavar="s3://BUCKET/PREFIX")
+    upload.add_argument("--endpoint", help="the S3 server; unset means AWS_ENDPOINT_URL")
+    _with_store(upload)
+
+
+def _bucket_uri(text: str) -> str:
+    if not text.startswith("s3://") or "/" not in text.removeprefix("s3://"):
+        message = f"expected s3://BUCKET/PREFIX, found {text}"
+        raise ArgumentTypeError(message)
+    return text
+
+
+def _add_export(commands: "_SubParsersAction[Any]") -> None:
+    text = "export pairs for LLaMA-Factory, or a model as a plain folder"
+    export = commands.add_parser("export", help=text, description=text)
+    kinds = export.add_subparsers(dest="kind", required=True)
+    for kind in ("pairs", "model"):
+        parser = _with_engine(_with_file(kinds, kind, f"export {kind}"))
+        parser.set_defaults(command=f"export {kind}")
+        parser.add_argument("--iteration", type=int, help="unset means the last one")
+        parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

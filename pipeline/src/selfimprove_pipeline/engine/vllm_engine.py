@@ -1,0 +1,230 @@
+"""vLLM as an `Engine`: the product's way to make text, and the only importer of vLLM.
+
+The engine core runs in this process, without vLLM's usual child: there is nothing to leave behind
+when this process is killed, and a kill for memory is reported as what it is. Only tensor
+parallelism starts processes; `vllm_worker` ties them to this one. vLLM reads its settings from
+the environment when it is imported, so it is imported when an engine starts.
+"""
+
+import dataclasses
+import gc
+import json
+import os
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, cast, get_args
+
+from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe.sampling import Inference
+
+if TYPE_CHECKING:
+    from vllm import RequestOutput, SamplingParams
+    from vllm.v1.engine.llm_engine import LLMEngine
+
+WINDOW: Final = 1024
+"""Requests that wait in the engine at most: enough to keep it busy, few enough to stream."""
+
+_ENVIRONMENT: Final = {
+    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_STREAM": "ext://sys.stderr",
+    "VLLM_NO_USAGE_STATS": "1",
+}
+_KV_CACHE_GIB: Final = "1"
+
+
+def start(
+    model: Path,
+    *,
+    inference: Inference,
+    dtype: str,
+    stop_token_ids: Sequence[int],
+    seed: int = 0,
+) -> Engine:
+    """Start vLLM on a model's folder.
+
+    `dtype` is one of vLLM's names or `auto`, which keeps float32 weights as they are on a CPU.
+    Arguments that vLLM does not know or refuses raise `InputError`.
+    """
+    began = time.perf_counter()
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    # Imported here because vLLM reads the environment above as it is imported.
+    from vllm import EngineArgs  # noqa: PLC0415
+    from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
+
+    arguments = _arguments(model, inference=inference, dtype=dtype, seed=seed)
+    unknown = arguments.keys() - {field.name for field in dataclasses.fields(EngineArgs)}
+    if unknown:
+        msg = (
+            "inference.extraArgs: expected engine arguments of this vLLM, "
+            f"found {', '.join(sorted(unknown))}; correct or remove them"
+        )
+        raise InputError(msg)
+    try:
+        config = EngineArgs(**arguments).create_engine_config()
+        engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
+    except ValueError as error:
+        msg = f"inference: vLLM cannot start {model.name}: {_in_one_line(error)}"
+        raise InputError(msg) from error
+    return VllmEngine(
+        engine, stop_token_ids=stop_token_ids, start_seconds=time.perf_counter() - began
+    )
+
+
+class VllmEngine:
+    """A started vLLM that holds one model; one `complete` at a time."""
+
+    def __init__(
+        self, engine: "LLMEngine", *, stop_token_ids: Sequence[int], start_seconds: float
+    ) -> None:
+        """Take over a started engine."""
+        self._engine: LLMEngine | None = engine
+        self._max_model_len: int = engine.vllm_config.model_config.max_model_len
+        self._stop_token_ids = list(stop_token_ids)
+        self._start_seconds = start_seconds
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds that the start took, imports and weights included."""
+        return self._start_seconds
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of vLLM, torch and transformers."""
+        import torch  # noqa: PLC0415 - vLLM has imported it when there is an engine
+        import transformers  # noqa: PLC0415 - likewise
+        import vllm  # noqa: PLC0415 - likewise
+
+        modules = (vllm, torch, transformers)
+        return {module.__name__: str(module.__version__) for module in modules}
+
+    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+        """Yield completions as they finish; requests are taken as there is room for them.
+
+        An engine that died raises. Requests that nobody waits for any more are given up.
+        """
+        engine = self._running()
+        waiting = iter(requests)
+        unfinished: dict[str, Request] = {}
+        try:
+            while True:
+                while len(unfinished) < WINDOW and (request := next(waiting, None)) is not None:
+                    if len(request.prompt) >= self._max_model_len:
+                        yield _overlong(request)
+                    else:
+                        self._add(engine, request)
+                        unfinished[request.key] = request
+                if not unfinished:
+                    return
+                for output in engine.step():
+                    yield _completion(unfinished.pop(output.request_id), output)
+        finally:
+            engine.abort_request(list(unfinished))
+
+    def close(self) -> None:
+        """End the engine and its workers and free the memory it took; more than once is fine."""
+        if self._engine is None:
+            return
+        import torch  # noqa: PLC0415 - vLLM has imported it when there is an engine
+
+        self._engine.engine_core.shutdown()
+        self._engine = None
+        gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+    def _running(self) -> "LLMEngine":
+        if self._engine is None:
+            msg = "the engine is closed"
+            raise RuntimeError(msg)
+        return self._engine
+
+    def _add(self, engine: "LLMEngine", request: Request) -> None:
+        from vllm.inputs.engine import tokens_input  # noqa: PLC0415 - see `start`
+
+        room = self._max_model_len - len(request.prompt)
+        params = _sampling(request, room=room, stop_token_ids=self._stop_token_ids)
+        engine.add_request(request.key, tokens_input(list(request.prompt)), params)
+
+
+def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> dict[str, Any]:
+    """Return vLLM's engine arguments; those of the recipe's extraArgs come on top of ours."""
+    from vllm.platforms import current_platform  # noqa: PLC0415 - see `start`
+
+    # vLLM would take sampling defaults from the model's folder unless told not to.
+    given = {"model": str(model), "seed": seed, "generation_config": "vllm"}
+    given |= {"tensor_parallel_size": inference.tensor_parallel_size}
+    given |= {"gpu_memory_utilization": inference.gpu_memory_utilization}
+    given |= {"dtype": dtype, "max_model_len": inference.max_model_len}
+    if inference.tensor_parallel_size > 1:
+        given["worker_extension_cls"] = "selfimprove_pipeline.engine.vllm_worker.Tied"
+    defaults = {"disable_log_stats": True, "use_tqdm_on_load": False}
+    if current_platform.is_cpu():
+        os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
+        defaults["enforce_eager"] = True
+        if dtype == "auto" and _stored_dtype(model) == "float32":
+            given["dtype"] = "float32"
+    if taken := given.keys() & inference.extra_args.keys():
+        msg = (
+            "inference.extraArgs: expected no argument that the recipe sets itself, "
+            f"found {', '.join(sorted(taken))}; use the recipe's own field"
+        )
+        raise InputError(msg)
+    return {**defaults, **given, **inference.extra_args}
+
+
+def _stored_dtype(model: Path) -> str:
+    """Return the dtype that a model's config.json names; float32 when it names none."""
+    config = json.loads((model / "config.json").read_text())
+    return str(config.get("dtype") or config.get("torch_dtype") or "float32")
+
+
+def _sampling(request: Request, *, room: int, stop_token_ids: Sequence[int]) -> "SamplingParams":
+    from vllm import SamplingParams  # noqa: PLC0415 - see `start`
+    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - see `start`
+
+    return SamplingParams(
+        max_tokens=min(request.max_tokens, room),
+        temperature=request.temperature,
+        top_p=request.top_p,
+        repetition_penalty=request.repetition_penalty,
+        seed=request.seed if request.temperature > 0 else None,
+        stop=list(request.stop),
+        stop_token_ids=list(stop_token_ids),
+        # Of the ids that end a turn vLLM would add its own finds to those that it is given.
+        ignore_eos=True,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
+def _overlong(request: Request) -> Completion:
+    return Completion(
+        key=request.key,
+        text="",
+        finish_reason="overlong",
+        prompt_tokens=len(request.prompt),
+        completion_tokens=0,
+    )
+
+
+def _completion(request: Request, output: "RequestOutput") -> Completion:
+    result = output.outputs[0]
+    if result.finish_reason not in get_args(FinishReason):
+        msg = f"vLLM ended request {request.key} with {result.finish_reason}"
+        raise RuntimeError(msg)
+    return Completion(
+        key=request.key,
+        text=result.text,
+        finish_reason=cast("FinishReason", result.finish_reason),
+        stop_text=result.stop_reason if isinstance(result.stop_reason, str) else None,
+        prompt_tokens=len(request.prompt),
+        completion_tokens=len(result.token_ids),
+    )
+
+
+def _in_one_line(error: ValueError) -> str:
+    return " ".join(str(error).split())

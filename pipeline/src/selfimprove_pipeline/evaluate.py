@@ -1,0 +1,106 @@
+"""Evaluate: what a model answers to held-out prompts, and what can be measured on it.
+
+No other stage reads what is made here. Answers are greedy, so that two models differ by
+their weights alone.
+"""
+
+import re
+import unicodedata
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from selfimprove_pipeline import conversation, languages
+from selfimprove_pipeline.artifacts import Evaluated, Prompt
+from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.languages import Identify
+from selfimprove_pipeline.matching import is_match
+from selfimprove_pipeline.recipe import Spec, Suite
+
+EVASIVE: Final = re.compile(
+    r"^\W*("
+    r"i (do not|don't) know|i (cannot|can't|am unable to|'m unable to)|i'm sorry|as an ai"
+    r"|no lo se|no (puedo|se )|lo siento|como (una )?(ia|modelo)"
+    r"|ich weiss (es )?nicht|das weiss ich nicht|ich kann (das )?nicht|es tut mir leid"
+    r"|je ne sais pas|je ne peux pas|je suis desole|desole"
+    r"|non lo so|non posso|mi dispiace|nao sei|nao posso|desculpe"
+    r"|я не знаю|не знаю|я не могу|извините"
+    r"|我不知道|我无法|对不起|抱歉|わかりません|申し訳|모르겠|죄송"
+    r")",
+    re.IGNORECASE,
+)
+"""Beginnings of answers that decline, without accents; a rough measure, in the larger languages."""
+
+PLAIN: Final = str.maketrans({"ß": "ss", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
+
+
+def requests(
+    rows: Sequence[Prompt],
+    language: str,
+    suite: Suite,
+    spec: Spec,
+    renderer: Renderer,
+) -> Iterator[Request]:
+    """Yield the request for each prompt of a suite in one language."""
+    for row in rows:
+        yield Request(
+            key=row.id,
+            group=f"evaluate/{suite.name}.{language}",
+            prompt=renderer.prompt_ids(conversation.of_prompt(row.prompt, language, spec)),
+            max_tokens=suite.max_tokens or spec.generation.max_tokens,
+            repetition_penalty=spec.generation.repetition_penalty,
+            seed=spec.generation.seed,
+        )
+
+
+def evaluated(completion: Completion, row: Prompt, language: str, identify: Identify) -> Evaluated:
+    """Return the row of a completion with what was measured on it."""
+    text = completion.text.strip()
+    identified = identify(text)
+    is_known = languages.is_identifiable(language)
+    return Evaluated(
+        id=row.id,
+        language=language,
+        prompt=row.prompt,
+        completion=text,
+        finish_reason=completion.finish_reason,
+        completion_tokens=completion.completion_tokens,
+        score=None if row.answer is None else float(is_match(text, row.answer)),
+        identified=identified,
+        is_off_target=is_known and identified not in (None, languages.base(language)),
+        is_empty=not text,
+        is_evasive=is_evasive(text),
+    )
+
+
+def measures(rows: Sequence[Evaluated]) -> dict[str, float]:
+    """Return the rates of a suite in one language, each between 0 and 1, and the mean length.
+
+    `score` is absent where the suite has no gold answers; `characters` is the mean length of
+    the answers.
+    """
+    if not rows:
+        return {}
+    scores = [row.score for row in rows if row.score is not None]
+    rates = {
+        "offTarget": _mean([row.is_off_target for row in rows]),
+        "empty": _mean([row.is_empty for row in rows]),
+        "evasive": _mean([row.is_evasive for row in rows]),
+        "truncated": _mean([row.finish_reason == "length" for row in rows]),
+        "characters": _mean([len(row.completion) for row in rows]),
+    }
+    return {"score": _mean(scores), **rates} if scores else rates
+
+
+def is_evasive(text: str) -> bool:
+    """Return whether an answer begins by declining."""
+    plain = "".join(
+        character
+        for character in unicodedata.normalize("NFD", text.translate(PLAIN))
+        if unicodedata.category(character) != "Mn"
+    )
+    return EVASIVE.match(unicodedata.normalize("NFC", plain)) is not None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -1,0 +1,42 @@
+"""Generate: M_t answers each prompt in the prompt's own language.
+
+Nothing asks for the language unless `answerLanguagePrefix` is set, as in the paper: answers
+in the wrong language are part of the imbalance that the method rewards away.
+"""
+
+from collections.abc import Iterator, Sequence
+
+from selfimprove_pipeline import conversation
+from selfimprove_pipeline.artifacts import Answer, Prompt
+from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.engine import Completion, Request, row_seed
+from selfimprove_pipeline.recipe import Spec
+
+
+def requests(
+    prompts: Sequence[Prompt], language: str, spec: Spec, renderer: Renderer
+) -> Iterator[Request]:
+    """Yield the request for each prompt of one language."""
+    for prompt in prompts:
+        yield Request(
+            key=prompt.id,
+            group=f"generate/{language}",
+            prompt=renderer.prompt_ids(conversation.of_prompt(prompt.prompt, language, spec)),
+            max_tokens=spec.generation.max_tokens,
+            temperature=spec.generation.temperature,
+            top_p=spec.generation.top_p,
+            repetition_penalty=spec.generation.repetition_penalty,
+            seed=row_seed(spec.generation.seed, prompt.id, language),
+        )
+
+
+def answer(completion: Completion, language: str) -> Answer:
+    """Return the row of a completion; white space around it is not part of the answer."""
+    return Answer(
+        id=completion.key,
+        language=language,
+        completion=completion.text.strip(),
+        finish_reason=completion.finish_reason,
+        prompt_tokens=completion.prompt_tokens,
+        completion_tokens=completion.completion_tokens,
+    )

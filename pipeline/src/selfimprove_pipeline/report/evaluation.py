@@ -1,0 +1,166 @@
+"""From the evaluated answers to rates, changes and samples: the arithmetic of `gather`.
+
+Pure: rows in, parts of the story out. A change is measured on the same prompts for both
+models, so the interval is the paired one of `statistics`.
+"""
+
+import random
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+
+from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.recipe import Languages, Spec
+from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
+from selfimprove_pipeline.report.story import Change, Measure, Measured, Sample, SuiteStory
+
+SAMPLES = 3
+"""Samples of each language."""
+SEED = 42
+
+Answers = dict[tuple[str, int, str], dict[str, Evaluated]]
+"""Evaluated rows by suite, model and language, then by id."""
+
+Values = Mapping[tuple[int, str], Mapping[str, float]]
+"""What a measure says of each id, by model and language."""
+
+
+def suite_story(name: str, languages: Languages, answers: Answers) -> SuiteStory:
+    """Return what the answers to one suite amount to, for all models that have some."""
+    rows = {
+        (model, language): by_id
+        for (suite, model, language), by_id in answers.items()
+        if suite == name
+    }
+    has_scores = any(row.score is not None for by_id in rows.values() for row in by_id.values())
+    measure: Measure = "score" if has_scores else "offTarget"
+    values = {place: _values(by_id, measure) for place, by_id in rows.items()}
+    models = sorted({model for model, _ in rows})
+    return SuiteStory(
+        name=name,
+        measure=measure,
+        measured={place: measured(by_id.values()) for place, by_id in rows.items()},
+        means={
+            model: _mean([values[model, language] for language in languages.others])
+            for model in models
+            if _are_in(values, model, languages.others)
+        },
+        changes=tuple(_changes(values, models, languages)),
+    )
+
+
+def measured(rows: Collection[Evaluated]) -> Measured:
+    """Return the rates of one model in one language of a suite."""
+
+    def share(has: Callable[[Evaluated], bool]) -> Rate:
+        return Rate(sum(map(has, rows)), len(rows))
+
+    scores = [row.score for row in rows if row.score is not None]
+    lengths = [len(row.completion) for row in rows]
+    return Measured(
+        score=Rate(sum(score == 1 for score in scores), len(scores)) if scores else None,
+        off_target=share(lambda row: row.is_off_target) if _are_identified(rows) else None,
+        evasive=share(lambda row: row.is_evasive),
+        empty=share(lambda row: row.is_empty),
+        truncated=share(lambda row: row.finish_reason == "length"),
+        mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
+    )
+
+
+def samples(
+    spec: Spec, answers: Answers, gold: Mapping[str, Mapping[str, str]]
+) -> tuple[Sample, ...]:
+    """Return prompts of the first suite, drawn without looking at the answers.
+
+    The seed is fixed and the ids are sorted, so languages with the same ids show the same
+    prompts, and a report of the same rows always shows the same ones.
+    """
+    found: list[Sample] = []
+    for suite in spec.evaluation.suites[:1]:
+        for language in (*spec.languages.others, spec.languages.dominant):
+            models = {
+                model: by_id
+                for (name, model, tag), by_id in sorted(answers.items())
+                if (name, tag) == (suite.name, language)
+            }
+            found += _samples(suite.name, language, models, gold.get(language, {}))
+    return tuple(found)
+
+
+def _samples(
+    suite: str,
+    language: str,
+    models: Mapping[int, Mapping[str, Evaluated]],
+    gold: Mapping[str, str],
+) -> Iterator[Sample]:
+    if not models:
+        return
+    ids = sorted(set.intersection(*(set(by_id) for by_id in models.values())))
+    generator = random.Random(SEED)  # noqa: S311 - reproducible, nothing is secret
+    for identifier in generator.sample(ids, min(SAMPLES, len(ids))):
+        shown = {model: by_id[identifier] for model, by_id in models.items()}
+        yield Sample(
+            suite=suite,
+            language=language,
+            id=identifier,
+            prompt=next(iter(shown.values())).prompt,
+            gold=gold.get(identifier),
+            answers=shown,
+        )
+
+
+def _values(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:
+    if measure == "offTarget" and not _are_identified(by_id.values()):
+        return {}
+    if measure == "offTarget":
+        return {identifier: float(row.is_off_target) for identifier, row in by_id.items()}
+    return {identifier: row.score for identifier, row in by_id.items() if row.score is not None}
+
+
+def _are_identified(rows: Collection[Evaluated]) -> bool:
+    return any(row.identified is not None for row in rows)
+
+
+def _changes(values: Values, models: Sequence[int], languages: Languages) -> Iterator[Change]:
+    """Yield the change from each model to the next, then from M0 to the last one."""
+    spans = [(model, model + 1) for model in models if model + 1 in models]
+    if len(spans) > 1 and models[0] == 0:
+        spans.append((0, models[-1]))
+    for before, after in spans:
+        for language in (*languages.others, languages.dominant):
+            if all(_are_in(values, model, [language]) for model in (before, after)):
+                yield from _change(values, before, after, language)
+        if all(_are_in(values, model, languages.others) for model in (before, after)):
+            yield _mean_change(values, before, after, languages.others)
+
+
+def _change(values: Values, before: int, after: int, language: str) -> Iterator[Change]:
+    difference = paired_bootstrap(values[before, language], values[after, language])
+    if difference is not None:
+        yield Change(
+            before=before,
+            after=after,
+            language=language,
+            value=difference.value,
+            difference=difference,
+        )
+
+
+def _mean_change(values: Values, before: int, after: int, others: Sequence[str]) -> Change:
+    """Return the gain: the change of the mean over the other languages."""
+    sets = [[values[model, language] for language in others] for model in (before, after)]
+    means = [mean_over(languages) for languages in sets]
+    difference = (
+        paired_bootstrap(means[0], means[1])
+        if means[0] is not None and means[1] is not None
+        else None
+    )
+    value = _mean(sets[1]) - _mean(sets[0])
+    return Change(before=before, after=after, language=None, value=value, difference=difference)
+
+
+def _mean(languages: Sequence[Mapping[str, float]]) -> float:
+    """Return the mean of the languages' means: every language counts the same."""
+    return sum(sum(rows.values()) / len(rows) for rows in languages) / len(languages)
+
+
+def _are_in(values: Values, model: int, languages: Sequence[str]) -> bool:
+    return all(values.get((model, language)) for language in languages)

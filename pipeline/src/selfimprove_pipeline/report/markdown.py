@@ -1,0 +1,133 @@
+"""The report as Markdown, with the content of the page; the curves are their ends.
+
+Everything that comes from the run goes through `plain`, in tables and outside, so that a
+completion can neither end a cell nor become markup. The same story gives the same bytes.
+"""
+
+import re
+from collections.abc import Iterator
+
+from selfimprove_pipeline.report import sheets, wording
+from selfimprove_pipeline.report.sheets import Sheet
+from selfimprove_pipeline.report.story import Sample, Story, SuiteStory
+
+SPECIAL = re.compile(r"[\\`*_\[\]|~#$!]|https?:|www\.", re.IGNORECASE)
+LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
+
+
+def render(story: Story) -> str:
+    """Return the report."""
+    parts = [
+        *_summary(story),
+        *(part for suite in story.suites for part in _suite(story, suite)),
+        "## Pairs",
+        _table(sheets.pairs(story)),
+        "## Do gold answers agree with the labels?",
+        wording.agreement(story) if story.agreements else "",
+        _table(sheets.agreements(story)),
+        "## Training",
+        _table(sheets.training(story)),
+        "## Time and tokens",
+        _table(sheets.work(story)),
+        wording.TIMES if story.work else "",
+        *_samples(story),
+        "## What this report cannot tell",
+        wording.not_measured(story),
+        *map(plain, story.notes),
+        *_again(story),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def plain(text: str) -> str:
+    """Return text that Markdown shows as it is, on one line; line ends become `<br>`.
+
+    Entities rather than backslashes: every reader knows them, in tables too.
+    """
+    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = SPECIAL.sub(lambda found: f"&#{ord(found[0][0])};{found[0][1:]}", escaped)
+    return LINE_BREAK.sub("<br>", escaped)
+
+
+def _table(sheet: Sheet) -> str:
+    """Return a table, or why there is none."""
+    if not sheet.rows:
+        return sheet.absent
+    rules = ["---"] * len(sheet.texts) + ["--:"] * len(sheet.numbers)
+    cells = [[plain(cell) for cell in row] for row in ((*sheet.texts, *sheet.numbers), *sheet.rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (cells[0], rules, *cells[1:]))
+
+
+def _summary(story: Story) -> list[str]:
+    return [
+        f"# {plain(wording.headline(story))}",
+        wording.gain(story),
+        f"Report of run **{plain(story.name)}**, {story.outcome}.",
+        plain(story.message),
+    ]
+
+
+def _suite(story: Story, suite: SuiteStory) -> list[str]:
+    result = Sheet(
+        texts=("Model", *story.languages, "mean of the others"),
+        rows=tuple((wording.model(index), *_cells(story, suite, index)) for index in story.planned),
+        absent=wording.NOT_YET,
+    )
+    return [
+        f"## {suite.name}: {wording.MEASURES[suite.measure]}",
+        _table(result),
+        f"{wording.MARKS} {wording.INTERVALS}",
+        "### Changes",
+        _table(sheets.changes(suite)),
+        "### What the answers were like",
+        _table(sheets.answers(story, suite)),
+        wording.EVASIVE,
+    ]
+
+
+def _cells(story: Story, suite: SuiteStory, index: int) -> Iterator[str]:
+    for language in story.languages:
+        measured = suite.measured.get((index, language))
+        yield (
+            f"{wording.share(measured.by(suite.measure))}{_mark(suite, index, language)}"
+            if measured
+            else wording.NOT_YET
+        )
+    mean = suite.means.get(index)
+    yield (wording.NOT_YET if mean is None else f"{wording.rate(mean)}{_mark(suite, index, None)}")
+
+
+def _mark(suite: SuiteStory, index: int, language: str | None) -> str:
+    change = wording.change_to(suite, index, language)
+    if change is None:
+        return ""
+    return f" {wording.signed(change.value)} {wording.verdict(change, suite.measure)}"
+
+
+def _samples(story: Story) -> list[str]:
+    if not story.samples:
+        return ["## Samples", wording.NO_SAMPLES]
+    parts = (part for sample in story.samples for part in _sample(sample))
+    return ["## Samples", wording.SAMPLES, *parts]
+
+
+def _sample(sample: Sample) -> Iterator[str]:
+    yield f"### {plain(f'{sample.language}: {sample.suite} {sample.id}')}"
+    rows = [("prompt", "", sample.prompt)]
+    if sample.gold is not None:
+        rows.append(("gold answer", "", sample.gold))
+    for index, answer in sample.answers.items():
+        rows.append((wording.model(index), wording.judged(answer), answer.completion))
+    yield _table(Sheet(texts=("", "found", "text"), rows=tuple(rows), absent=""))
+
+
+def _again(story: Story) -> list[str]:
+    longest = max(map(len, re.findall("`+", story.recipe)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [
+        "## How to make it again",
+        _table(sheets.models(story)),
+        _table(sheets.artifacts(story)),
+        f"{fence}yaml\n{story.recipe.rstrip()}\n{fence}",
+        _table(sheets.versions(story)),
+    ]

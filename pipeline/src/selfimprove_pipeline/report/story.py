@@ -1,0 +1,213 @@
+"""What the report tells, as plain data: `gather` fills it, pages and tables only show it.
+
+Nothing here reads or draws. What a run in progress does not have yet is absent, never zero.
+Models are numbered: model t is M_t, and iteration t makes M_(t+1) from it.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from pydantic import ConfigDict, Field
+
+from selfimprove_pipeline.artifacts import Evaluated, Row
+from selfimprove_pipeline.report.statistics import Difference, Rate
+
+Measure = Literal["score", "offTarget"]
+"""What a suite is judged by: right answers, or without gold answers those in a wrong language."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """One model that exists."""
+
+    index: int
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """One model on one suite in one language."""
+
+    score: Rate | None
+    """score is the share of right answers, None without gold answers."""
+    off_target: Rate | None
+    """off_target is the share in a wrong language, None where no language was identified."""
+    evasive: Rate
+    empty: Rate
+    truncated: Rate
+    """truncated is the share that the token limit ended."""
+    mean_length: float
+    """mean_length of the completions in characters."""
+
+    def by(self, measure: Measure) -> Rate | None:
+        """Return the rate that a measure names."""
+        return self.score if measure == "score" else self.off_target
+
+
+@dataclass(frozen=True, kw_only=True)
+class Change:
+    """What happened from one model to a later one."""
+
+    before: int
+    after: int
+    language: str | None
+    """language, None for the mean over the other languages."""
+    value: float
+    difference: Difference | None
+    """difference is None for a mean of languages whose ids are not the same."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteStory:
+    """All models on one suite."""
+
+    name: str
+    measure: Measure
+    measured: Mapping[tuple[int, str], Measured]
+    """measured by model and language."""
+    means: Mapping[int, float]
+    """means of the measure over the other languages, by model, where all of them are measured."""
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pairs:
+    """The pairs of one language in one iteration."""
+
+    iteration: int
+    language: str
+    kept: int
+    drops: Mapping[str, int]
+    """drops by reason, which became no pair."""
+    untrained: int
+    """untrained are the pairs that training left out, such as overlong ones."""
+
+
+class Step(Row):
+    """One step of training as `metrics.jsonl` holds it; fields that are not shown are ignored."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    step: int
+    loss: float | None = None
+    dpo: float | None = None
+    nll: float | None = None
+    accuracies: float | None = Field(default=None, alias="rewards/accuracies")
+    margins: float | None = Field(default=None, alias="rewards/margins")
+    chosen: float | None = Field(default=None, alias="rewards/chosen")
+    rejected: float | None = Field(default=None, alias="rewards/rejected")
+    learning_rate: float | None = Field(default=None, alias="learning_rate")
+    grad_norm: float | None = Field(default=None, alias="grad_norm")
+    seconds: float | None = None
+    tokens: float | None = None
+    """tokens and seconds are those of this step."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The steps of one iteration's training."""
+
+    iteration: int
+    steps: tuple[Step, ...]
+
+    @property
+    def seconds(self) -> float:
+        """The seconds of all steps together."""
+        return sum(step.seconds or 0.0 for step in self.steps)
+
+    @property
+    def tokens(self) -> float:
+        """The tokens of all steps together."""
+        return sum(step.tokens or 0.0 for step in self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """How often gold answers agree with the labels of one iteration's pairs in one language."""
+
+    iteration: int
+    language: str
+    accuracy: Rate
+    """accuracy is the share of pairs whose chosen text scores higher, among the decided ones."""
+    ties: int
+    """ties are pairs whose texts score the same; they decide nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Work:
+    """What one stage took in one iteration, over its artifacts."""
+
+    iteration: int
+    stage: str
+    wall: float
+    """wall in seconds, without the engine's start."""
+    engine_start: float
+    """engine_start in seconds: the stage's share of starting engines."""
+    artifacts: int
+    computed: int
+    """computed is how many of the artifacts this run made itself; it found the others."""
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One finished artifact by its name in the store."""
+
+    iteration: int
+    stage: str
+    part: str
+    key: str
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sample:
+    """One prompt of the first suite and every model's answer to it."""
+
+    suite: str
+    language: str
+    id: str
+    prompt: str
+    gold: str | None
+    answers: Mapping[int, Evaluated]
+    """answers by model."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Story:
+    """Everything that the report of one run shows."""
+
+    name: str
+    outcome: str
+    message: str
+    dominant: str
+    others: tuple[str, ...]
+    iterations: int
+    """iterations that the recipe asks for."""
+    models: tuple[Model, ...]
+    suites: tuple[SuiteStory, ...]
+    pairs: tuple[Pairs, ...]
+    training: tuple[Training, ...]
+    agreements: tuple[Agreement, ...]
+    work: tuple[Work, ...]
+    artifacts: tuple[Artifact, ...]
+    samples: tuple[Sample, ...]
+    versions: Mapping[str, Mapping[str, str]]
+    """versions of packages by stage."""
+    recipe: str
+    """recipe is the resolved spec as YAML."""
+    notes: tuple[str, ...]
+    """notes say what could not be read, and why."""
+
+    @property
+    def languages(self) -> tuple[str, ...]:
+        """The languages in the order of the tables: those to improve, then the dominant one."""
+        return (*self.others, self.dominant)
+
+    @property
+    def planned(self) -> range:
+        """The numbers of all models that the run will have."""
+        return range(self.iterations + 1)

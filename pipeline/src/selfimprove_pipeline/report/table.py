@@ -1,0 +1,57 @@
+"""The result for the terminal: one row a model, one column a language of the first suite.
+
+The end of `selfimprove run` prints it with rich. Texts are never read as rich's markup.
+"""
+
+from rich import box
+from rich.table import Table
+from rich.text import Text
+
+from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report.story import Story, SuiteStory
+
+
+def terminal(story: Story) -> Table:
+    """Return the table; it says so when nothing is measured yet."""
+    table = Table(box=box.SIMPLE_HEAD, caption=Text(_caption(story)), caption_justify="left")
+    table.add_column("model")
+    if not story.suites:
+        return table
+    suite = story.suites[0]
+    table.title = Text(f"{suite.name}: {wording.MEASURES[suite.measure]}")
+    for language in story.languages:
+        table.add_column(Text(language), justify="right")
+    table.add_column("mean of others", justify="right")
+    for index in story.planned:
+        cells = [_cell(suite, index, language) for language in story.languages]
+        table.add_row(wording.model(index), *cells, _mean(suite, index))
+    return table
+
+
+def _cell(suite: SuiteStory, index: int, language: str) -> Text:
+    measured = suite.measured.get((index, language))
+    if measured is None:
+        return Text(wording.NOT_YET, style="dim")
+    text = Text(wording.share(measured.by(suite.measure)))
+    return text.append_text(_mark(suite, index, language))
+
+
+def _mean(suite: SuiteStory, index: int) -> Text:
+    if index not in suite.means:
+        return Text(wording.NOT_YET, style="dim")
+    return Text(wording.rate(suite.means[index])).append_text(_mark(suite, index, None))
+
+
+def _mark(suite: SuiteStory, index: int, language: str | None) -> Text:
+    """Return the change since M0 in words, on its own line."""
+    change = wording.change_to(suite, index, language)
+    if change is None:
+        return Text("")
+    verdict = wording.verdict(change, suite.measure)
+    style = {"better": "green", "worse": "red"}.get(verdict, "dim")
+    return Text(f"\n{wording.signed(change.value)} {verdict}", style=style)
+
+
+def _caption(story: Story) -> str:
+    lines = [wording.headline(story), wording.gain(story)]
+    return "\n".join(line for line in lines if line)

@@ -1,0 +1,238 @@
+"""How numbers are written and what sentences say of them, the same on every page.
+
+Pure text without markup: whoever shows it escapes it. Rates are written as the field writes
+them, `.52`, and an interval as `.45` to `.59` with a dash.
+"""
+
+from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.report.statistics import FEWEST, Interval, Rate
+from selfimprove_pipeline.report.story import Change, Measure, Story, SuiteStory
+
+NOT_YET = "not yet"
+NONE = "–"  # noqa: RUF001 - an en dash, as in print
+MINUS = "−"  # noqa: RUF001 - the sign, as wide as the plus
+
+MEASURES: dict[Measure, str] = {"score": "right answers", "offTarget": "wrong language"}
+NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
+
+INTERVALS = (
+    "Ranges are 95 % intervals: Wilson's for a rate, the paired bootstrap over the same prompts "
+    "for a change. “Better” and “worse” stand where the range of the change leaves out zero; each "
+    "change is judged by itself, so of twenty that are nothing, one will look real by chance. The "
+    "ranges cover the choice of prompts, not another training seed."
+)
+
+
+MOST_NAMED = 8
+"""Languages in the headline; of more it gives the mean."""
+
+MARKS = "Words at a rate judge its change since M0."
+EVASIVE = (
+    "Evasive answers are found by how they begin, in the larger languages alone: a rough measure."
+)
+TIMES = (
+    "Artifacts found in the store show the time of the run that made them. The start of an engine "
+    "is not in a stage's time; stages that share an engine share it."
+)
+CURVES = "Each line is named after the model it made; beyond 200 steps a point is a mean of some."
+SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models answer the same."
+NO_SAMPLES = "Not yet: no answers are evaluated."
+
+
+def rate(value: float | None) -> str:
+    """Write a share with two digits and no leading zero."""
+    return NONE if value is None else f"{value:.2f}".removeprefix("0")
+
+
+def signed(value: float) -> str:
+    """Write a change of a share with its sign, and a third digit where two would hide it."""
+    digits = 2 if abs(value) >= 0.005 or abs(value) < 0.0005 else 3  # noqa: PLR2004 - rounding
+    text = f"{abs(value):.{digits}f}".removeprefix("0")
+    if text == ".00":
+        return "±.00"
+    return f"{'+' if value > 0 else MINUS}{text}"
+
+
+def interval(found: Interval) -> str:
+    """Write the interval of a share."""
+    return f"{rate(found.low)}{NONE}{rate(found.high)}"
+
+
+def change_interval(found: Interval) -> str:
+    """Write the interval of a change."""
+    return f"{signed(found.low)} to {signed(found.high)}"
+
+
+def share(found: Rate | None) -> str:
+    """Write a rate with its interval."""
+    if found is None or found.value is None:
+        return NONE
+    return f"{rate(found.value)} ({interval(found.interval)})"
+
+
+def count(value: float) -> str:
+    """Write a whole number with thin spaces between thousands."""
+    return f"{round(value):,}".replace(",", "\u202f")
+
+
+def number(value: float | None) -> str:
+    """Write a measured quantity with three significant digits."""
+    if value is None:
+        return NONE
+    text = f"{value:.3g}"
+    return text.replace("-", MINUS, 1) if text.startswith("-") else text
+
+
+def seconds(value: float) -> str:
+    """Write a duration in its natural unit."""
+    if value < 120:  # noqa: PLR2004 - two minutes
+        return f"{value:.1f} s"
+    minutes, rest = divmod(round(value), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
+
+
+def per_second(tokens: float, wall: float) -> str:
+    """Write a speed in tokens per second."""
+    return count(tokens / wall) if tokens and wall > 0 else NONE
+
+
+def verdict(change: Change, measure: Measure) -> str:
+    """Say in words whether a change is real, and which way."""
+    if change.difference is None:
+        return "no interval"
+    if change.difference.n < FEWEST:
+        return "too few prompts to tell"
+    sign = change.difference.sign * (1 if measure == "score" else -1)
+    return {1: "better", 0: "no clear change", -1: "worse"}[sign]
+
+
+def model(index: int) -> str:
+    """Write the name of a model."""
+    return f"M{index}"
+
+
+def iteration(index: int, story: Story) -> str:
+    """Write what an iteration is about: the step it makes, or the last model it measures."""
+    return f"{model(index)} → {model(index + 1)}" if index < story.iterations else model(index)
+
+
+def change_to(suite: SuiteStory, index: int, language: str | None) -> Change | None:
+    """Return the change from M0 to a model, or from the one before where there is no such one."""
+    candidates = [
+        change for change in suite.changes if change.after == index and change.language == language
+    ]
+    return min(candidates, key=lambda change: change.before, default=None)
+
+
+def headline(story: Story) -> str:
+    """Return the result in one sentence: each language of the first suite, from M0 to the last."""
+    if not story.suites:
+        return "Nothing was measured: the recipe names no evaluation suite."
+    suite = story.suites[0]
+    if len(story.languages) <= MOST_NAMED:
+        parts = [_span(suite, language) for language in story.languages]
+    else:
+        parts = [_span_of_means(story, suite), _span(suite, story.dominant)]
+    found = [part for part in parts if part]
+    if not found:
+        return f"{suite.name}: nothing is measured yet."
+    last = max(index for index, _ in suite.measured)
+    done = f"after {_plural(last, 'iteration')}" if last else "before the first iteration"
+    planned = f" of {story.iterations}" if last < story.iterations and last else ""
+    what = "" if suite.measure == "score" else f" ({MEASURES[suite.measure]})"
+    return f"{', '.join(found)} {done}{planned}{what}"
+
+
+def gain(story: Story) -> str:
+    """Return the change of the mean over the other languages in one sentence, empty before M1."""
+    if not story.suites:
+        return ""
+    suite = story.suites[0]
+    changes = [change for change in suite.changes if change.language is None]
+    if not changes:
+        return ""
+    change = max(changes, key=lambda found: (found.after, -found.before))
+    bounds = (
+        f"95 % interval {change_interval(change.difference.interval)}"
+        if change.difference
+        else "without an interval, as the languages' prompts have different ids"
+    )
+    what = {"score": "right answers", "offTarget": "answers in a wrong language"}[suite.measure]
+    return (
+        f"Mean share of {what} over {_plural(len(story.others), 'language')} besides "
+        f"{story.dominant}, {model(change.after)} minus {model(change.before)}: "
+        f"{signed(change.value)} ({bounds}: {verdict(change, suite.measure)})."
+    )
+
+
+def agreement(story: Story) -> str:
+    """Say what the agreement with gold answers means."""
+    return (
+        f"Every pair prefers the text that comes from {story.dominant}. Where prompts have gold "
+        "answers, this is how often the preferred text is the right one, among the pairs of which "
+        "exactly one text is right."
+    )
+
+
+def not_measured(story: Story) -> str:
+    """Say in one sentence what the report cannot tell."""
+    missing = [
+        "how fluent or helpful an answer is to a reader",
+        "languages and tasks beyond the suites",
+        "how much another training seed would move the numbers",
+    ]
+    if not any(suite.measure == "score" for suite in story.suites):
+        missing.append("whether answers are right (no suite has gold answers)")
+    if unknown := _without_detector(story):
+        missing.append(f"a wrong language in {unknown} (none was identified there)")
+    if not story.agreements:
+        missing.append("how often gold answers agree with the pairs' labels")
+    return f"Not measured: {', '.join(missing[:-1])}, nor {missing[-1]}."
+
+
+def _without_detector(story: Story) -> str:
+    languages = {
+        language
+        for suite in story.suites
+        for (_, language), found in suite.measured.items()
+        if found.off_target is None
+    }
+    return ", ".join(sorted(languages))
+
+
+def _span(suite: SuiteStory, language: str) -> str:
+    """Return `de .30 → .65` from the first to the last model, empty where nothing is measured."""
+    models = sorted(index for index, tag in suite.measured if tag == language)
+    if not models:
+        return ""
+    ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
+    rates = [suite.measured[index, language].by(suite.measure) for index in ends]
+    values = [rate(found.value if found else None) for found in rates]
+    return f"{language} {' → '.join(values)}"
+
+
+def _span_of_means(story: Story, suite: SuiteStory) -> str:
+    """Return the same for the mean over the other languages."""
+    models = sorted(suite.means)
+    if not models:
+        return ""
+    ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
+    values = [rate(suite.means[index]) for index in ends]
+    return f"mean of {_plural(len(story.others), 'language')} {' → '.join(values)}"
+
+
+def _plural(number_of: int, noun: str) -> str:
+    word = NUMBERS[number_of] if number_of < len(NUMBERS) else str(number_of)
+    return f"{word} {noun}" if number_of == 1 else f"{word} {noun}s"
+
+
+def judged(answer: Evaluated) -> str:
+    """Say what was found on an answer."""
+    marks = {1.0: "right", 0.0: "wrong"}
+    found = [] if answer.score is None else [marks.get(answer.score, number(answer.score))]
+    found += ["wrong language"] if answer.is_off_target else []
+    found += ["evasive"] if answer.is_evasive else []
+    found += ["empty"] if answer.is_empty else []
+    found += ["cut at the limit"] if answer.finish_reason == "length" else []
+    return ", ".join(found)

@@ -1,0 +1,43 @@
+"""Score: do the labels of the pairs agree with gold answers? Reads pairs, changes none.
+
+The reward accuracy of the labels is the share of decided pairs (one text right, the other
+wrong) whose chosen text is the right one.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from selfimprove_pipeline.artifacts import Pair, Score
+from selfimprove_pipeline.matching import is_match
+
+
+def score(pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]]) -> tuple[Score, ...]:
+    """Return 1 or 0 for each text of each pair; gold holds the answers by language and id."""
+    return tuple(_score(pair, gold[pair.language][pair.id]) for pair in pairs)
+
+
+def measures(scores: Sequence[Score]) -> dict[str, float]:
+    """Return `rewardAccuracy.<language>` of the decided pairs, absent where none is decided."""
+    found = {}
+    for language in sorted({score.language for score in scores}):
+        decided = [s for s in scores if s.language == language and s.chosen != s.rejected]
+        if decided:
+            agreeing = sum(s.chosen > s.rejected for s in decided)
+            found[f"rewardAccuracy.{language}"] = agreeing / len(decided)
+    return found
+
+
+def counts(scores: Sequence[Score]) -> dict[str, int]:
+    """Return the number of `pairs` and of `decided.<language>` ones."""
+    decided = [score.language for score in scores if score.chosen != score.rejected]
+    by_language = {f"decided.{name}": decided.count(name) for name in sorted(set(decided))}
+    return {"pairs": len(scores), **by_language}
+
+
+def _score(pair: Pair, answer: str) -> Score:
+    return Score(
+        id=pair.id,
+        language=pair.language,
+        partner=pair.partner,
+        chosen=float(is_match(pair.chosen[0].content, answer)),
+        rejected=float(is_match(pair.rejected[0].content, answer)),
+    )

@@ -1,0 +1,170 @@
+"""What a run has come to, from its index and manifests: a stable JSON and a table."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from statistics import fmean
+from typing import Any
+
+from rich.table import Table
+
+from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest
+from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.store.repository import Repository
+
+NAMES: tuple[Stage, ...] = tuple(info.name for info in stages.TABLE)
+
+
+def status(index: Index, repository: Repository) -> dict[str, Any]:
+    """Return the run as the stable JSON of `selfimprove show -o json`.
+
+    `iterations[k]` is M_k and what was made with it. `cached` tells that the latest start of
+    the run found all artifacts of a stage in the store.
+    """
+    described = [_iteration(entry, index, repository) for entry in index.iterations]
+    for earlier, later in pairwise(described):
+        gain = _gain(earlier["evaluation"], later["evaluation"], index.recipe)
+        if gain is not None:
+            later["evaluation"]["gain"] = gain
+    return {
+        "name": index.name,
+        "outcome": index.outcome,
+        "message": index.message,
+        "recipe": index.recipe,
+        "iterations": described,
+    }
+
+
+def _iteration(entry: IterationIndex, index: Index, repository: Repository) -> dict[str, Any]:
+    is_last = entry.index == index.recipe["iterations"]
+    names = ("evaluate",) if is_last else NAMES
+    manifests = {name: _manifests(name, entry, repository) for name in names}
+    described = [_stage(name, manifests[name], entry) for name in names]
+    return {
+        "index": entry.index,
+        "model": {"uri": _uri(entry, repository), "digest": entry.model_digest},
+        "stages": _with_outcome([stage for stage in described if stage], index),
+        "evaluation": _evaluation(manifests["evaluate"]),
+    }
+
+
+def _manifests(name: Stage, entry: IterationIndex, repository: Repository) -> dict[str, Manifest]:
+    keys = entry.keys.get(name, {})
+    found = {part: repository.manifest(name, key) for part, key in keys.items()}
+    return {part: manifest for part, manifest in found.items() if manifest is not None}
+
+
+def _stage(
+    name: Stage, manifests: Mapping[str, Manifest], entry: IterationIndex
+) -> dict[str, Any] | None:
+    """Return one stage; None for one that the run does not have, such as score without gold."""
+    if not manifests:
+        return None if name in ("score", "evaluate") else {"name": name, **_PENDING}
+    counts: dict[str, int] = {}
+    for manifest in manifests.values():
+        for key, value in {"rows": manifest.rows or 0, **manifest.counts}.items():
+            counts[key] = counts.get(key, 0) + value
+    return {
+        "name": name,
+        "state": "Succeeded",
+        "seconds": round(sum(m.seconds.get("wall", 0.0) for m in manifests.values()), 3),
+        "engineStartSeconds": round(
+            sum(m.seconds.get("engineStart", 0.0) for m in manifests.values()), 3
+        ),
+        "cached": all(m.key not in entry.computed for m in manifests.values()),
+        "digest": artifacts.digest_of({part: m.digest for part, m in manifests.items()}),
+        "counts": counts,
+        "drops": {name: reasons for m in manifests.values() for name, reasons in m.drops.items()},
+        "artifacts": {
+            part: {"key": m.key, "digest": m.digest} for part, m in sorted(manifests.items())
+        },
+    }
+
+
+_PENDING: dict[str, Any] = {
+    "state": "Pending",
+    "seconds": 0.0,
+    "cached": False,
+    "digest": None,
+    "counts": {},
+}
+
+
+def _with_outcome(described: list[dict[str, Any]], index: Index) -> list[dict[str, Any]]:
+    """Give the first stage that is not finished the state of the run."""
+    state = {"Running": "Running", "Failed": "Failed"}.get(index.outcome)
+    for stage in described:
+        if stage["state"] == "Pending":
+            if state is not None:
+                stage["state"] = state
+            break
+    return described
+
+
+def _uri(entry: IterationIndex, repository: Repository) -> str:
+    """Return the folder on this machine that a model is, else its URI."""
+    folder = repository.store.local(entry.model_uri)
+    return entry.model_uri if folder is None else str(folder)
+
+
+def _evaluation(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+    """Return measures and number of answers by suite and language."""
+    suites: dict[str, dict[str, Any]] = {}
+    for part, manifest in sorted(manifests.items()):
+        suite, language = part.split(".", 1)
+        suites.setdefault(suite, {})[language] = {**manifest.measures, "n": manifest.rows}
+    return suites
+
+
+def _gain(
+    earlier: Mapping[str, Any], later: Mapping[str, Any], recipe: Mapping[str, Any]
+) -> float | None:
+    """Return the mean over the other languages of the first suite's score, later minus earlier."""
+    suites = recipe["evaluation"]["suites"]
+    if not suites:
+        return None
+    name, others = suites[0]["name"], recipe["languages"]["others"]
+    try:
+        return fmean(later[name][n]["score"] - earlier[name][n]["score"] for n in others)
+    except KeyError:
+        return None
+
+
+def table(found: Mapping[str, Any]) -> Table:
+    """Return the stages of a run for a terminal."""
+    made = Table(title=f"{found['name']}: {found['outcome']} {found['message']}".rstrip())
+    for name in ("model", "stage", "state", "seconds", "rows", "digest"):
+        made.add_column(name, justify="right" if name in ("seconds", "rows") else "left")
+    for iteration in found["iterations"]:
+        for stage in iteration["stages"]:
+            state = f"{stage['state']}{' (cached)' if stage['cached'] else ''}"
+            made.add_row(
+                f"M{iteration['index']}",
+                stage["name"],
+                state,
+                f"{stage['seconds']:.1f}",
+                str(stage["counts"].get("rows", "")),
+                (stage["digest"] or "")[:12],
+            )
+        made.add_section()
+    return made
+
+
+def key_numbers(found: Mapping[str, Any]) -> list[str]:
+    """Return a line for each model: where it is, and its scores by suite and language."""
+    lines = []
+    for iteration in found["iterations"]:
+        model = iteration["model"]
+        lines.append(f"M{iteration['index']} {model['digest'][:12]} {model['uri']}")
+        for suite, languages in iteration["evaluation"].items():
+            if suite == "gain":
+                lines.append(f"   gain {languages:+.3f}")
+                continue
+            scores = [f"{n} {_score(measures)}" for n, measures in languages.items()]
+            lines.append(f"   {suite}: {'  '.join(scores)}")
+    return lines
+
+
+def _score(measures: Mapping[str, float]) -> str:
+    name = "score" if "score" in measures else "offTarget"
+    return f"{measures[name]:.3f} (n {measures['n']:.0f})"

@@ -1,0 +1,263 @@
+"""Artifacts on a store: files first, manifest last, and nothing read that does not match it.
+
+A stage asks it for the rows of earlier stages and commits its own; a model comes and goes as
+a folder. `models` and `checkpoints` do their share behind it.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+
+from selfimprove_pipeline.artifacts import (
+    CONTRACT,
+    MANIFEST,
+    File,
+    Index,
+    Manifest,
+    Row,
+    RowT,
+    artifact_prefix,
+    index_uri,
+    lines,
+    payload_digest,
+    rows,
+)
+from selfimprove_pipeline.errors import ArtifactError, InputError
+from selfimprove_pipeline.store import Store, checkpoints
+from selfimprove_pipeline.store.files import files_in, in_parallel, is_hidden, sha256_of
+from selfimprove_pipeline.store.models import WORK, Models, is_model_payload
+from selfimprove_pipeline.store.uris import folder_uri
+
+__all__ = ["Repository", "is_model_payload"]
+
+
+class Repository:
+    """The artifacts and indexes of one bucket and prefix, and the models that they start from."""
+
+    def __init__(self, store: Store, *, bucket: str, prefix: str, cache: Path) -> None:
+        self.store = store
+        self._bucket = bucket
+        self._prefix = prefix
+        self._models = Models(store, cache=cache)
+
+    def uri(self, stage: str, key: str) -> str:
+        """Return the URI of an artifact's folder, with a slash at its end."""
+        return artifact_prefix(self._bucket, self._prefix, stage, key)
+
+    def manifest(self, stage: str, key: str) -> Manifest | None:
+        """Return an artifact's manifest, None when there is no finished artifact.
+
+        One that cannot be read, or is of another contract, stage or key, is an `ArtifactError`.
+        """
+        content = self.store.read(self.uri(stage, key) + MANIFEST)
+        if content is None:
+            return None
+        try:
+            manifest = Manifest.of_line(content)
+        except ValueError as error:
+            raise self._damaged(stage, key, MANIFEST, "truncated or altered") from error
+        found = (manifest.contract, manifest.stage, manifest.key)
+        if found != (CONTRACT, stage, key):
+            what = f"of contract {found[0]}, stage {found[1]} and key {found[2]}"
+            raise self._damaged(stage, key, MANIFEST, what)
+        return manifest
+
+    def rows(
+        self, manifest: Manifest, kind: type[RowT], name: str | None = None
+    ) -> tuple[RowT, ...]:
+        """Return the rows of an artifact's JSONL file; without a name of its only payload file.
+
+        A file that is absent or does not match the manifest is an `ArtifactError`.
+        """
+        file = _file(manifest, name)
+        stage, key = manifest.stage, manifest.key
+        content = self.store.read(self.uri(stage, key) + file.name)
+        if content is None:
+            raise self._damaged(stage, key, file.name, "missing")
+        if len(content) != file.size or hashlib.sha256(content).hexdigest() != file.sha256:
+            raise self._damaged(stage, key, file.name, "truncated or altered")
+        return self._parsed(stage, key, file.name, kind, content)
+
+    def commit(
+        self,
+        manifest: Manifest,
+        files: Mapping[str, bytes],
+        *,
+        side_files: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Manifest:
+        """Write a small artifact and return its manifest, with `files` and `digest` filled in.
+
+        `side_files` do not count for the digest. If the artifact exists it stays as it is, and
+        its manifest is returned.
+        """
+        contents = {**files, **side_files}
+        described = tuple(
+            File(
+                name=name,
+                size=len(content),
+                sha256=hashlib.sha256(content).hexdigest(),
+                is_payload=name in files,
+            )
+            for name, content in sorted(contents.items())
+        )
+        uri = self.uri(manifest.stage, manifest.key)
+        return self._committed(
+            manifest, described, lambda name: self.store.write(uri + name, contents[name])
+        )
+
+    def commit_folder(
+        self, manifest: Manifest, folder: Path, *, is_payload: Callable[[str], bool]
+    ) -> Manifest:
+        """Upload a folder as an artifact, like `commit`; hidden files are left out."""
+        paths = {
+            name: path
+            for name, path in files_in(folder).items()
+            if name != MANIFEST and not name.startswith(WORK)
+        }
+        described = in_parallel(
+            lambda name: File(
+                name=name,
+                size=paths[name].stat().st_size,
+                sha256=sha256_of(paths[name]),
+                is_payload=is_payload(name),
+            ),
+            paths,
+        )
+        uri = self.uri(manifest.stage, manifest.key)
+        return self._committed(
+            manifest, tuple(described), lambda name: self.store.upload(paths[name], uri + name)
+        )
+
+    def append_part(self, stage: str, key: str, part_name: str, rows: Sequence[Row]) -> None:
+        """Keep rows of an unfinished artifact, after those that are there already."""
+        if not rows:
+            return
+        names = [uri.rpartition("/")[2] for uri in self._part_uris(stage, key, part_name)]
+        counter = max((int(name.removesuffix(".jsonl")) for name in names), default=0) + 1
+        uri = f"{self.uri(stage, key)}parts/{part_name}/{counter:06d}.jsonl"
+        self.store.write(uri, lines(rows))
+
+    def parts(self, stage: str, key: str, part_name: str, kind: type[RowT]) -> tuple[RowT, ...]:
+        """Return the rows kept so far, in the order in which they were appended."""
+        uris = self._part_uris(stage, key, part_name)
+        contents = in_parallel(self.store.read, uris)
+        found: list[RowT] = []
+        for uri, content in zip(uris, contents, strict=True):
+            name = uri.removeprefix(self.uri(stage, key))
+            if not content or not content.endswith(b"\n"):
+                raise self._damaged(stage, key, name, "truncated")
+            found.extend(self._parsed(stage, key, name, kind, content))
+        return tuple(found)
+
+    def save_checkpoint(self, stage: str, key: str, step: int, folder: Path, label: str) -> None:
+        """Upload a training's checkpoint, then delete the older ones."""
+        prefix = f"{self.uri(stage, key)}checkpoints/"
+        checkpoints.save(self.store, prefix, step=step, folder=folder, label=label)
+
+    def latest_checkpoint(
+        self, stage: str, key: str
+    ) -> tuple[int, str, Callable[[Path], None]] | None:
+        """Return step, label and how to fetch it of the last whole checkpoint; None without."""
+        return checkpoints.latest(self.store, f"{self.uri(stage, key)}checkpoints/")
+
+    def fetch_model(self, uri_prefix: str, *, files: Sequence[File] | None) -> Path:
+        """Return a folder on this machine with the model's files (`Models.fetch`)."""
+        return self._models.fetch(uri_prefix, files=files)
+
+    def model_digest(self, uri_prefix: str) -> tuple[str, tuple[File, ...]]:
+        """Return the digest of a model folder and its payload files (`Models.digest`)."""
+        return self._models.digest(uri_prefix)
+
+    def read_index(self, namespace: str | None, name: str) -> Index | None:
+        """Return a run's index, None when it has none."""
+        uri = index_uri(self._bucket, self._prefix, namespace, name)
+        content = self.store.read(uri)
+        try:
+            return None if content is None else Index.of_line(content)
+        except ValueError as error:
+            message = f"{uri} is truncated or altered; delete it and run again"
+            raise ArtifactError(message) from error
+
+    def write_index(self, index: Index, namespace: str | None) -> None:
+        """Write or replace a run's index."""
+        uri = index_uri(self._bucket, self._prefix, namespace, index.name)
+        self.store.write(uri, index.line())
+
+    def upload_folder(self, folder: Path, uri_prefix: str) -> int:
+        """Upload a folder's files, without hidden ones, and return their number."""
+        paths = files_in(folder)
+        prefix = folder_uri(uri_prefix)
+        in_parallel(lambda name: self.store.upload(paths[name], prefix + name), paths)
+        return len(paths)
+
+    def download_folder(self, uri_prefix: str, folder: Path) -> int:
+        """Fetch all visible objects under a prefix and return their number."""
+        prefix = folder_uri(uri_prefix)
+        names = [entry.uri.removeprefix(prefix) for entry in self.store.entries(prefix)]
+        visible = [name for name in names if not is_hidden(name)]
+        if not visible:
+            message = f"expected files under {prefix}, found none"
+            raise InputError(message)
+        in_parallel(lambda name: self.store.fetch(prefix + name, folder / name), visible)
+        return len(visible)
+
+    def _committed(
+        self, manifest: Manifest, files: tuple[File, ...], put: Callable[[str], None]
+    ) -> Manifest:
+        uri = self.uri(manifest.stage, manifest.key)
+        present = self.manifest(manifest.stage, manifest.key)
+        if present is None:
+            present = manifest.model_copy(update={"files": files, "digest": payload_digest(files)})
+            names = _names(files)
+            # An earlier attempt that was killed may have left files of other names.
+            kept = {*names, MANIFEST}
+            self._delete(uri, lambda name: name not in kept and not name.startswith(WORK))
+            in_parallel(put, names)
+            other = self.manifest(manifest.stage, manifest.key)
+            if other is not None and other.digest != present.digest:
+                # Another writer has finished meanwhile and our files lie over its own. It
+                # writes no more, so laying down ours again makes the artifact whole.
+                in_parallel(put, names)
+            self.store.write(uri + MANIFEST, present.line())
+        self._delete(uri, lambda name: name.startswith(WORK))
+        return present
+
+    def _delete(self, uri: str, is_old: Callable[[str], bool]) -> None:
+        uris = [entry.uri for entry in self.store.entries(uri)]
+        self.store.delete(name for name in uris if is_old(name.removeprefix(uri)))
+
+    def _part_uris(self, stage: str, key: str, part_name: str) -> list[str]:
+        prefix = f"{self.uri(stage, key)}parts/{part_name}/"
+        return [entry.uri for entry in self.store.entries(prefix)]
+
+    def _parsed(
+        self, stage: str, key: str, name: str, kind: type[RowT], content: bytes
+    ) -> tuple[RowT, ...]:
+        try:
+            return rows(kind, content)
+        except ValueError as error:
+            what = f"no {kind.__name__} rows"
+            raise self._damaged(stage, key, name, what) from error
+
+    def _damaged(self, stage: str, key: str, name: str, what: str) -> ArtifactError:
+        uri = self.uri(stage, key)
+        return ArtifactError(f"{uri}{name} is {what}; delete {uri} and run again")
+
+
+def _file(manifest: Manifest, name: str | None) -> File:
+    found = [
+        file for file in manifest.files if (file.is_payload if name is None else file.name == name)
+    ]
+    if len(found) != 1:
+        message = f"{len(found)} files named {name or 'nothing'} in {manifest.stage}/{manifest.key}"
+        raise ValueError(message)
+    return found[0]
+
+
+def _names(files: Iterable[File]) -> list[str]:
+    names = [file.name for file in files]
+    if MANIFEST in names or any(name.startswith(WORK) for name in names):
+        message = f"{MANIFEST} and {' '.join(WORK)} belong to the repository"
+        raise ValueError(message)
+    return names

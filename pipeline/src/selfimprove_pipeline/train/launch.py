@@ -1,0 +1,119 @@
+"""Starts the ranks of one training on this machine and brings back why they ended.
+
+torchrun exits 1 whatever its workers returned, so a failing worker leaves its exit code and one
+line in a file (`worker`), and `launch` returns that code. Imports nothing heavy: the parent of
+the ranks needs no torch.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import traceback
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import FrameType
+
+from selfimprove_pipeline.errors import SelfImproveError
+from selfimprove_pipeline.lifeline import die_with_parent
+
+ERROR_FILE = "SELFIMPROVE_ERROR_FILE"
+"""Environment variable with the file in which the first failing worker leaves its reason."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How the ranks ended: 0, a worker's exit code, or 128 + the signal that `launch` got."""
+
+    code: int
+    line: str
+    """line says why, for a person; empty when the ranks succeeded."""
+
+
+def launch(
+    argv: Sequence[str], *, processes: int, environment: Mapping[str, str] | None = None
+) -> Outcome:
+    """Run `python argv` (`-m MODULE ...` or `SCRIPT ...`) as `processes` ranks until they end.
+
+    `environment` is the ranks' whole environment, this process's own when unset. SIGTERM and
+    SIGINT go on to the ranks. If this process dies, they die too. Call it in the main thread.
+    """
+    with tempfile.TemporaryDirectory(prefix="selfimprove-") as folder:
+        reason = Path(folder) / "reason"
+        child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
+            [sys.executable, "-m", "torch.distributed.run", *_torchrun(processes), *argv],
+            env={**(os.environ if environment is None else environment), ERROR_FILE: str(reason)},
+            preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread, and only a system call
+        )
+        with _forwarding(child) as received:
+            code = child.wait()
+        return _outcome(code, received, reason)
+
+
+@contextmanager
+def worker() -> Iterator[None]:
+    """Wrap what a rank does: tie its life to its parent's and leave the reason of a failure.
+
+    A SelfImproveError ends the process with its exit code; other errors go on to the caller.
+    """
+    die_with_parent(os.getppid())
+    try:
+        yield
+    except SelfImproveError as error:
+        _leave(error.exit_code, str(error))
+        print(error, file=sys.stderr)  # noqa: T201 - the worker's last line
+        raise SystemExit(error.exit_code) from error
+    except Exception as error:
+        _leave(1, traceback.format_exception_only(error)[-1].strip())
+        raise
+
+
+def _torchrun(processes: int) -> list[str]:
+    # Everything on the loopback: a pod's own name need not resolve.
+    return ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+
+
+@contextmanager
+def _forwarding(child: subprocess.Popen[bytes]) -> Iterator[list[int]]:
+    """Pass SIGTERM and SIGINT on to the child; yield the list of those received."""
+    received: list[int] = []
+
+    def forward(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        child.send_signal(signal.SIGTERM)
+
+    before = {number: signal.signal(number, forward) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _outcome(code: int, received: Sequence[int], reason: Path) -> Outcome:
+    if code == 0:
+        return Outcome(0, "")
+    if received:
+        name = signal.Signals(received[0]).name
+        return Outcome(128 + received[0], f"{name} ended the training")
+    if reason.exists():
+        left, _, line = reason.read_text().partition(" ")
+        return Outcome(int(left), line)
+    if code < 0:
+        return Outcome(128 - code, f"{signal.Signals(-code).name} ended the launcher")
+    return Outcome(1, "a rank ended without a reason, such as for lack of memory; see its log")
+
+
+def _leave(code: int, line: str) -> None:
+    """Write the reason, unless another rank was first: its failure is the cause of the others."""
+    path = os.environ.get(ERROR_FILE)
+    if path is None:
+        return
+    draft = Path(f"{path}.{os.getpid()}")
+    draft.write_text(f"{code} {' '.join(line.split())}")
+    with suppress(FileExistsError):
+        os.link(draft, path)

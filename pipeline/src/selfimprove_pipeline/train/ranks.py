@@ -1,0 +1,78 @@
+"""The ranks of one training: finding each other, and what the first one knows for all.
+
+Under torchrun the environment describes the ranks; without it this process is the only one.
+`stage` uses these few functions instead of a launcher's own.
+"""
+
+import os
+import socket
+from collections.abc import Callable
+from typing import TypeVar
+
+import deepspeed
+import torch
+import torch.distributed
+
+ValueT = TypeVar("ValueT")
+
+
+def describe_single_rank() -> None:
+    """Write torchrun's variables for one rank, unless a launcher has written its own."""
+    if "WORLD_SIZE" in os.environ:
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    os.environ |= {
+        "RANK": "0",
+        "LOCAL_RANK": "0",
+        "WORLD_SIZE": "1",
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+
+
+def use_plain_collectives() -> None:
+    """Keep DeepSpeed from compiling C++ for collectives on CPUs, minutes at a first start.
+
+    PyTorch's gloo does the same and needs no compiler in the image.
+    """
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def connect_deepspeed() -> None:
+    """Give DeepSpeed the process group that exists; on CPUs transformers leaves it without one.
+
+    It would then load ZeRO-3's parts of a model as if there were a single rank.
+    """
+    deepspeed.init_distributed(verbose=False)
+
+
+def world_size() -> int:
+    """Return the number of ranks."""
+    return int(os.environ["WORLD_SIZE"])
+
+
+def rank() -> int:
+    """Return this process's number among all ranks."""
+    return int(os.environ["RANK"])
+
+
+def is_first() -> bool:
+    """Say whether this is the rank that talks to storage and writes the model."""
+    return rank() == 0
+
+
+def from_first(compute: Callable[[], ValueT]) -> ValueT:
+    """Return on every rank what `compute` returns on the first."""
+    values = [compute() if is_first() else None]
+    if torch.distributed.is_initialized():
+        torch.distributed.broadcast_object_list(values, src=0)
+    (value,) = values
+    return value  # type: ignore[return-value]
+
+
+def meet() -> None:
+    """Wait until every rank is here."""
+    if torch.distributed.is_initialized():
+        torch.distributed.barrier()

@@ -1,0 +1,234 @@
+"""One training: pairs in, reference pass, DPO with checkpoints, the next model's folder out.
+
+`run` is called on every rank; under torchrun the ranks find each other by its environment, and
+without it there is one rank. Rank 0 alone talks to the vault, writes the model and has a
+meaningful report. The parts are `rows`, `plan`, `trainer`, `checkpoints` and `model_folder`.
+"""
+
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+from transformers.utils.logging import disable_progress_bar
+from trl import DPOConfig
+
+from selfimprove_pipeline import artifacts
+from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe.sources import Chat
+from selfimprove_pipeline.recipe.training import Training
+from selfimprove_pipeline.train import checkpoints, model_folder, ranks
+from selfimprove_pipeline.train import configuration as config
+from selfimprove_pipeline.train.card import model_card
+from selfimprove_pipeline.train.checkpoints import OnStep, Vault
+from selfimprove_pipeline.train.objective import MEASURES, Objective
+from selfimprove_pipeline.train.plan import Shape, Slot, global_batches, micro_batches
+from selfimprove_pipeline.train.rows import Rows, TokenRow, tokenize
+from selfimprove_pipeline.train.trainer import PairTrainer, Work, fp32_buffers
+
+METRICS = "metrics.jsonl"
+COLUMNS = ("step", "loss", *MEASURES, "learning_rate", "grad_norm", "seconds", "tokens")
+"""Columns of metrics.jsonl, one line a step; sums over all ranks."""
+
+
+class Job(BaseModel):
+    """What to train and where to put it."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: Path
+    """model is the folder of M_t."""
+    pairs: Path
+    """pairs is a JSONL file of `artifacts.Pair`."""
+    output: Path
+    """output is the folder of M_(t+1); it must be empty."""
+    scratch: Path
+    """scratch holds checkpoints until the vault has them."""
+    training: Training
+    chat: Chat
+    lineage: dict[str, Any] = Field(default_factory=dict)
+    """lineage goes into the model card, see `card.model_card`."""
+
+
+class Report(BaseModel):
+    """How a training went, in the terms of `artifacts.Manifest`."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    counts: dict[str, int]
+    """counts: `pairs` read, `trained` of them, optimizer `steps`."""
+    drops: dict[str, dict[str, int]]
+    measures: dict[str, float]
+    seconds: dict[str, float]
+
+
+@dataclass(frozen=True)
+class _Setting:
+    """What `run` works out before the model is loaded."""
+
+    job: Job
+    pairs: int
+    rows: Rows
+    shape: Shape
+    work: Work
+    checkpoint: Path | None
+    renderer: Renderer
+
+    @property
+    def label(self) -> str:
+        return config.label(self.job.training, self.shape)
+
+
+def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
+    """Train and write the model folder; raise InputError when no pair is short enough."""
+    started = time.monotonic()
+    ranks.describe_single_rank()
+    ranks.use_plain_collectives()
+    disable_progress_bar()
+    training = job.training
+    shape = Shape(training.global_batch_size, training.micro_batch_size, ranks.world_size())
+    buffers = fp32_buffers(str(job.model))
+    args = config.dpo_config(training, folder=job.scratch / "trainer", shape=shape)
+    if training.zero_stage:
+        ranks.connect_deepspeed()
+    setting = _prepare(job, vault, shape, buffers)
+    trainer = _trainer(setting, args)
+    referenced = time.monotonic()
+    if setting.work.references is None and ranks.is_first():
+        vault.save_reference(checkpoints.reference_rows(setting.rows.kept, trainer.references))
+    trainer.add_callback(
+        checkpoints.Checkpoints(
+            vault, every=training.checkpoint_steps, label=setting.label, on_step=on_step
+        )
+    )
+    trainer.train(resume_from_checkpoint=setting.checkpoint and str(setting.checkpoint))
+    trained = time.monotonic()
+    report = _report(setting, trainer)
+    shares = _write(setting, trainer, report)
+    seconds = {
+        "reference": referenced - started,
+        "train": trained - referenced,
+        "save": time.monotonic() - trained,
+    }
+    return report.model_copy(update={"measures": report.measures | shares, "seconds": seconds})
+
+
+def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tensor]) -> _Setting:
+    if job.output.is_dir() and any(ranks.from_first(lambda: list(job.output.iterdir()))):
+        msg = f"expected an empty output folder, found files in {job.output.name}"
+        raise InputError(msg)
+    pairs = artifacts.rows(artifacts.Pair, job.pairs.read_bytes())
+    renderer = Renderer(job.model, job.chat)
+    rows = tokenize(pairs, renderer, max_length=job.training.max_length)
+    if not rows.kept:
+        msg = (
+            f"expected pairs of at most training.maxLength {job.training.max_length} tokens, "
+            f"found none among {len(pairs)}; raise it or look at the pairs"
+        )
+        raise InputError(msg)
+    label = config.label(job.training, shape)
+    references = ranks.from_first(lambda: checkpoints.known_references(vault, rows.kept))
+    checkpoint = ranks.from_first(lambda: checkpoints.resumable(vault, label))
+    work = Work(
+        rows=rows.kept,
+        slots=_slots(job.training, rows.kept, shape),
+        first_pass=-(-len(rows.kept) // shape.batch) * shape.accumulation,
+        references=references,
+        buffers=buffers,
+    )
+    return _Setting(job, len(pairs), rows, shape, work, checkpoint, renderer)
+
+
+def _slots(training: Training, rows: tuple[TokenRow, ...], shape: Shape) -> list[list[Slot]]:
+    """Return this rank's micro-batches over all steps."""
+    batches = global_batches(
+        len(rows), size=shape.batch, epochs=training.epochs, seed=training.seed
+    )
+    steps = [
+        micro_batches(rows, batch, shape, normalization=training.nll_normalization)
+        for batch in batches
+    ]
+    return [micro_step[ranks.rank()] for step in steps for micro_step in step]
+
+
+def _trainer(setting: _Setting, args: DPOConfig) -> PairTrainer:
+    training = setting.job.training
+    return PairTrainer(
+        str(setting.job.model),
+        args=args,
+        work=setting.work,
+        objective=Objective(beta=training.beta, nll_weight=training.nll_weight),
+        lora=config.lora_config(training),
+    )
+
+
+def _report(setting: _Setting, trainer: PairTrainer) -> Report:
+    history = _history(trainer)
+    seconds = sum(row["seconds"] for row in history)
+    return Report(
+        counts={
+            "pairs": setting.pairs,
+            "trained": len(setting.rows.kept),
+            "steps": len(history),
+        },
+        drops=setting.rows.drops,
+        measures={
+            "firstLoss": history[0]["loss"],
+            "lastLoss": history[-1]["loss"],
+            "trainLoss": sum(row["loss"] for row in history) / len(history),
+            "rewardAccuracy": history[-1]["rewards/accuracies"],
+            "rewardMargin": history[-1]["rewards/margins"],
+            "tokensPerSecond": sum(row["tokens"] for row in history) / seconds,
+        },
+        seconds={},
+    )
+
+
+def _history(trainer: PairTrainer) -> list[dict[str, float]]:
+    """Return one row a step, those before a resumption included."""
+    return [row for row in trainer.state.log_history if "loss" in row]
+
+
+def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str, float]:
+    """Write the model folder on the first rank; return the shares of changed weights."""
+    weights = model_folder.masters(trainer.model, keep=ranks.is_first())
+    shares = {}
+    if ranks.is_first():
+        # From here on from_pretrained means whole weights on this rank, not ZeRO-3 parts.
+        unset_hf_deepspeed_config()
+        shares = _write_model(setting, weights).shares()
+        _write_beside(setting, trainer, report)
+        model_folder.open_to_readers(setting.job.output)
+    ranks.meet()
+    return shares
+
+
+def _write_model(setting: _Setting, weights: model_folder.Masters) -> model_folder.Changed:
+    job, training = setting.job, setting.job.training
+    target = model_folder.Target(
+        folder=job.output,
+        dtype=config.DTYPES[training.save_dtype],
+        end_of_turn_ids=setting.renderer.end_of_turn_ids,
+    )
+    job.output.mkdir(parents=True, exist_ok=True)
+    lora = config.lora_config(training)
+    if lora is not None:
+        return model_folder.save_merged(job.model, weights, lora=lora, target=target)
+    compute = config.compute_dtype(training) if training.zero_stage else torch.float32
+    return model_folder.save_full(job.model, weights, start_dtype=compute, target=target)
+
+
+def _write_beside(setting: _Setting, trainer: PairTrainer, report: Report) -> None:
+    job = setting.job
+    model_folder.copy_tokenizer(job.model, job.output, template=job.chat.template)
+    lines = [json.dumps({name: row[name] for name in COLUMNS}) for row in _history(trainer)]
+    (job.output / METRICS).write_text("".join(f"{line}\n" for line in lines))
+    card = model_card(
+        job.lineage, training=job.training, counts=report.counts, drops=report.drops
+    )
+    (job.output / "README.md").write_text(card)

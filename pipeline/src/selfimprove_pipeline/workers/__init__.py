@@ -1,0 +1,6 @@
+"""What runs in one process for one iteration: the places where stages, store and engine meet.
+
+`setting` is what a run is on this machine; `survey` is what of it is already in the store.
+`inference`, `light` and `training` each do a stage's missing part and commit it. The local
+runner starts them as processes, a cluster will start them as pods.
+"""

@@ -1,0 +1,143 @@
+"""Evaluate M_t, let it answer and translate: one process and one engine start."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfimprove_pipeline import evaluate, generate, languages, stages, translate
+from selfimprove_pipeline.artifacts import Answer, Evaluated, Prompt, Translation
+from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.languages import Identify
+from selfimprove_pipeline.prompts import Parallel
+from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.translate import Direction
+from selfimprove_pipeline.workers.collect import OnProgress, Rows, Task, collect
+from selfimprove_pipeline.workers.setting import Model, Setting
+from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
+
+StartEngine = Callable[[Path, Renderer], Engine]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What the tasks of one iteration share."""
+
+    setting: Setting
+    renderer: Renderer
+    prompts: Parallel
+    identify: Identify
+
+
+def work(
+    setting: Setting, index: int, model: Model, start: StartEngine, on_progress: OnProgress
+) -> None:
+    """Make every missing artifact of `evaluate`, `generate` and `translate` of an iteration."""
+    iteration = setting.iteration(index, model)
+    found = survey(iteration, setting.repository.manifest)
+    if are_finished(found, INFERENCE):
+        return
+    folder = setting.folder(model)
+    bench = Bench(
+        setting=setting,
+        renderer=Renderer(folder, setting.spec.chat),
+        prompts=setting.prompts_of(index),
+        identify=languages.identifier(setting.spec.languages.all()),
+    )
+    engine = start(folder, bench.renderer)
+    try:
+        start_seconds = engine.start_seconds
+        for tasks in _rounds(bench, iteration):
+            collect(engine, tasks, setting.repository, on_progress, start_seconds=start_seconds)
+            start_seconds = 0.0
+    finally:
+        engine.close()
+
+
+def _rounds(bench: Bench, iteration: stages.Iteration) -> Iterator[Sequence[Task[Any]]]:
+    """Yield the missing tasks stage by stage: translations need the digests of the answers."""
+    makers: dict[str, Callable[[Bench, Target, Survey], Task[Any]]] = {
+        "evaluate": evaluate_task,
+        "generate": generate_task,
+        "translate": translate_task,
+    }
+    for name in INFERENCE:
+        found = survey(iteration, bench.setting.repository.manifest)
+        if name in found and found[name].missing:
+            yield [makers[name](bench, target, found) for target in found[name].missing]
+
+
+def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
+    """Return the task of one suite in one language."""
+    suite = stages.suite_of(target.part, bench.setting.spec)
+    language = target.part.removeprefix(f"{suite.name}.")
+    rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
+
+    def pending(done: Rows[Evaluated]) -> Iterator[Request]:
+        open_rows = [row for row in rows.values() if row.id not in done]
+        return evaluate.requests(open_rows, language, suite, bench.setting.spec, bench.renderer)
+
+    def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
+        return evaluate.evaluated(completion, rows[completion.key], language, bench.identify)
+
+    def describe(made: Sequence[Evaluated]) -> dict[str, Mapping[str, float]]:
+        tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
+        return {"counts": tokens, "measures": evaluate.measures(made)}
+
+    return Task(target, f"{language}.jsonl", Evaluated, list(rows), pending, row, describe)
+
+
+def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
+    """Return the task of the answers in one language."""
+    language = target.part
+    rows: Sequence[Prompt] = bench.prompts[language]
+
+    def pending(done: Rows[Answer]) -> Iterator[Request]:
+        open_rows = [row for row in rows if row.id not in done]
+        return generate.requests(open_rows, language, bench.setting.spec, bench.renderer)
+
+    def row(completion: Completion, _: Rows[Answer]) -> Answer:
+        return generate.answer(completion, language)
+
+    order = [row.id for row in rows]
+    return Task(target, f"{language}.jsonl", Answer, order, pending, row, _token_counts)
+
+
+def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translation]:
+    """Return the task of one direction: a first attempt for all, then retries for the rest."""
+    direction = Direction(*target.part.split("_"))
+    manifest = found["generate"].manifests[direction.source]
+    answers = {row.id: row for row in bench.setting.repository.rows(manifest, Answer)}
+    spec = bench.setting.spec
+
+    def pending(done: Rows[Translation]) -> Iterator[Request]:
+        wanted, attempt = translate.open_rows(answers, done, spec)
+        return translate.requests(wanted, direction, spec, bench.renderer, attempt)
+
+    def row(completion: Completion, done: Rows[Translation]) -> Translation:
+        earlier = done.get(completion.key)
+        attempt = earlier.attempts + 1 if earlier else 1
+        return translate.translation(completion, direction, attempt=attempt)
+
+    def describe(made: Sequence[Translation]) -> dict[str, Mapping[str, float]]:
+        described = _token_counts(made)
+        return {"counts": {**described["counts"], **translate.counts(made)}}
+
+    sourceless = [answer for answer in answers.values() if not translate.has_source(answer)]
+    given = [translate.without_source(answer, direction) for answer in sourceless]
+    name = f"{target.part}.jsonl"
+    return Task(target, name, Translation, list(answers), pending, row, describe, given)
+
+
+def _token_counts(
+    rows: Sequence[Answer] | Sequence[Translation],
+) -> dict[str, Mapping[str, float]]:
+    return {
+        "counts": {
+            "promptTokens": sum(row.prompt_tokens for row in rows),
+            "completionTokens": sum(row.completion_tokens for row in rows),
+            "truncated": sum(row.finish_reason == "length" for row in rows),
+            "overlong": sum(row.finish_reason == "overlong" for row in rows),
+        }
+    }

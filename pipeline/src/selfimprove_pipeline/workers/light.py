@@ -1,0 +1,118 @@
+"""Pair and score: rows to rows, without a model."""
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from time import monotonic
+from typing import Any, Final, TypeVar
+
+from selfimprove_pipeline import artifacts, languages, pair, score
+from selfimprove_pipeline.artifacts import Answer, Drop, Manifest, Pair, Translation
+from selfimprove_pipeline.pair import Paired, Texts
+from selfimprove_pipeline.stages import Iteration, Target
+from selfimprove_pipeline.workers.setting import Model, Setting
+from selfimprove_pipeline.workers.survey import Survey, survey
+
+PAIRS: Final = "pairs.jsonl"
+DROPS: Final = "drops.jsonl"
+SCORES: Final = "scores.jsonl"
+
+RowT = TypeVar("RowT", Answer, Translation)
+
+
+def work(setting: Setting, index: int, model: Model) -> None:
+    """Make the missing artifacts of `pair` and `score` of an iteration."""
+    iteration = setting.iteration(index, model)
+    for target in survey(iteration, setting.repository.manifest)["pair"].missing:
+        _pair(setting, iteration, target)
+    for target in survey(iteration, setting.repository.manifest)["score"].missing:
+        _score(setting, iteration, target)
+
+
+def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
+    started = monotonic()
+    texts = _texts(setting, iteration, survey(iteration, setting.repository.manifest))
+    identify = languages.identifier(setting.spec.languages.all())
+    paired = pair.pair(texts, setting.spec, identify)
+    manifest = _manifest(
+        target,
+        started,
+        rows=len(paired.pairs),
+        counts=_pair_counts(paired),
+        drops=_drops_by_reason(paired.drops),
+    )
+    files = {PAIRS: artifacts.lines(paired.pairs), DROPS: artifacts.lines(paired.drops)}
+    setting.repository.commit(manifest, files)
+
+
+def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
+    started = monotonic()
+    manifest = survey(iteration, setting.repository.manifest)["pair"].manifests[""]
+    gold = {
+        language: {prompt.id: prompt.answer or "" for prompt in prompts}
+        for language, prompts in setting.prompts_of(iteration.index).items()
+    }
+    scores = score.score(setting.repository.rows(manifest, Pair, PAIRS), gold)
+    made = _manifest(
+        target,
+        started,
+        rows=len(scores),
+        counts=score.counts(scores),
+        measures=score.measures(scores),
+    )
+    setting.repository.commit(made, {SCORES: artifacts.lines(scores)})
+
+
+def _manifest(target: Target, started: float, **described: Any) -> Manifest:
+    return Manifest(
+        stage=target.stage,
+        part=target.part,
+        key=target.key,
+        digest="",
+        files=(),
+        inputs=dict(target.inputs),
+        recipe=dict(target.recipe),
+        versions=dict(target.versions),
+        seconds={"wall": round(monotonic() - started, 3)},
+        created=artifacts.timestamp(),
+        **described,
+    )
+
+
+def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
+    answers = {
+        language: _by_id(setting.repository.rows(manifest, Answer))
+        for language, manifest in found["generate"].manifests.items()
+    }
+    translations = {
+        _direction(name): _by_id(setting.repository.rows(manifest, Translation))
+        for name, manifest in found["translate"].manifests.items()
+    }
+    return Texts(setting.prompts_of(iteration.index), answers, translations)
+
+
+def _by_id(rows: Sequence[RowT]) -> Mapping[str, RowT]:
+    return {row.id: row for row in rows}
+
+
+def _direction(part: str) -> tuple[str, str]:
+    source, target = part.split("_")
+    return source, target
+
+
+def _pair_counts(paired: Paired) -> dict[str, int]:
+    """Return `pairs`, `drops`, and by language `pairs.<l>` and `notIdentified.<l>`."""
+    by_language = Counter(row.language for row in paired.pairs)
+    return {
+        "pairs": len(paired.pairs),
+        "drops": len(paired.drops),
+        **{f"pairs.{name}": by_language[name] for name in sorted(paired.not_identified)},
+        **{f"notIdentified.{n}": count for n, count in paired.not_identified.items() if count},
+    }
+
+
+def _drops_by_reason(drops: Sequence[Drop]) -> dict[str, dict[str, int]]:
+    languages_ = sorted({drop.language for drop in drops})
+    return {
+        language: dict(sorted(Counter(d.reason for d in drops if d.language == language).items()))
+        for language in languages_
+    }

@@ -1,0 +1,122 @@
+"""What a run is for a worker: the resolved recipe, its inputs and where they lie."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from selfimprove_pipeline import hub, prompts, stages
+from selfimprove_pipeline.artifacts import File, Manifest, Prompt
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.prompts import Parallel
+from selfimprove_pipeline.recipe import Run, Spec, Suite
+from selfimprove_pipeline.store import Store
+from selfimprove_pipeline.store.repository import Repository
+
+
+@dataclass(frozen=True)
+class Model:
+    """M_t: where its folder lies and what it is."""
+
+    uri: str
+    digest: str
+    files: tuple[File, ...]
+    """files with their digests, which are checked when the folder is fetched."""
+
+
+@dataclass(frozen=True)
+class Setting:
+    """A resolved run on this machine. Inputs are read once, when they are first needed."""
+
+    run: Run
+    store: Store
+    repository: Repository
+    toolchain: stages.Toolchain
+    engine: str
+    """engine is `vllm` or `transformers`."""
+    cache: Path
+
+    @property
+    def spec(self) -> Spec:
+        """The resolved spec."""
+        return self.run.spec
+
+    @property
+    def last(self) -> int:
+        """The index of the last model."""
+        return self.spec.iterations
+
+    @cached_property
+    def base(self) -> Model:
+        """M0."""
+        uri = self.spec.model.uri
+        if uri.startswith("pvc://"):
+            message = (
+                f"spec.model.uri: expected s3://, hf:// or file:// on one machine, found {uri}"
+            )
+            raise InputError(message)
+        if uri.startswith("hf://"):
+            uri = hub.download(uri, self.spec.model.revision).as_uri()
+        digest, files = self.repository.model_digest(uri)
+        return Model(uri, digest, files)
+
+    @cached_property
+    def prompts(self) -> Parallel:
+        """All parallel prompts."""
+        uri = self.spec.prompts.uri
+        return prompts.read(self._files(uri), uri)
+
+    def prompts_of(self, index: int) -> Parallel:
+        """Return the prompts of one iteration; the last model has none."""
+        if index == self.last:
+            return {}
+        chosen = self.spec.prompts
+        return prompts.select(
+            self.prompts,
+            per_iteration=chosen.per_iteration,
+            selection=chosen.selection,
+            index=index,
+            uri=chosen.uri,
+        )
+
+    @cached_property
+    def suites(self) -> Mapping[tuple[str, str], tuple[Prompt, ...]]:
+        """The rows of each suite in each language."""
+        return {
+            (suite.name, language): rows[: suite.limit]
+            for suite in self.spec.evaluation.suites
+            for language, rows in self._suite(suite).items()
+        }
+
+    def iteration(self, index: int, model: Model) -> stages.Iteration:
+        """Return everything that the keys of an iteration depend on."""
+        rows = self.prompts_of(index)
+        gold = {language: prompts.gold_digest(found) for language, found in rows.items()}
+        return stages.Iteration(
+            index=index,
+            spec=self.spec,
+            model=model.digest,
+            toolchain=self.toolchain,
+            prompts={language: prompts.prompt_digest(found) for language, found in rows.items()},
+            gold={} if None in gold.values() else {k: v for k, v in gold.items() if v},
+            suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
+        )
+
+    def trained(self, manifest: Manifest) -> Model:
+        """Return the model that a train artifact is."""
+        uri = self.repository.uri(manifest.stage, manifest.key)
+        return Model(uri, manifest.digest, manifest.files)
+
+    def folder(self, model: Model) -> Path:
+        """Return a folder on this machine with the model's files, digests checked."""
+        return self.repository.fetch_model(model.uri, files=model.files)
+
+    def _suite(self, suite: Suite) -> Parallel:
+        needs_answers = suite.name == "exactMatch"
+        return prompts.read(self._files(suite.uri), suite.uri, needs_answers=needs_answers)
+
+    def _files(self, uri: str) -> dict[str, bytes | None]:
+        return {
+            language: self.store.read(f"{uri.rstrip('/')}/{language}.jsonl")
+            for language in self.spec.languages.all()
+        }

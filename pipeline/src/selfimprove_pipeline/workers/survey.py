@@ -1,0 +1,70 @@
+"""What of an iteration is in the store: each stage's targets and the manifests they have."""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline.artifacts import Manifest
+from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.stages import Iteration, Target
+
+INFERENCE: tuple[Stage, ...] = ("evaluate", "generate", "translate")
+LIGHT: tuple[Stage, ...] = ("pair", "score")
+
+FindManifest = Callable[[Stage, str], Manifest | None]
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of one iteration as the store has it."""
+
+    stage: Stage
+    targets: tuple[Target, ...] | None
+    """targets is None while the digest of an input is not known."""
+    manifests: Mapping[str, Manifest]
+    """manifests of the finished targets, by part."""
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether nothing is left to do; a stage without targets has nothing to do."""
+        return self.targets is not None and len(self.manifests) == len(self.targets)
+
+    @property
+    def missing(self) -> tuple[Target, ...]:
+        """The targets that are known and not finished."""
+        return tuple(t for t in self.targets or () if t.part not in self.manifests)
+
+    @property
+    def digest(self) -> str | None:
+        """The digest of its artifacts' digests, None until it is finished."""
+        if not self.is_finished or not self.manifests:
+            return None
+        return artifacts.digest_of({p: found.digest for p, found in self.manifests.items()})
+
+
+Survey = Mapping[Stage, StageState]
+
+
+def survey(iteration: Iteration, find: FindManifest) -> Survey:
+    """Return the state of every stage of an iteration, in the table's order."""
+    done: dict[tuple[Stage, str], str] = {}
+    states: dict[Stage, StageState] = {}
+    for stage in stages_of(iteration):
+        targets = stages.targets(stage, iteration, done)
+        found = {target.part: find(stage, target.key) for target in targets or ()}
+        manifests = {part: manifest for part, manifest in found.items() if manifest is not None}
+        done.update({(stage, part): manifest.digest for part, manifest in manifests.items()})
+        states[stage] = StageState(stage, targets, manifests)
+    return states
+
+
+def stages_of(iteration: Iteration) -> Iterator[Stage]:
+    """Yield the stages of an iteration; the last model is evaluated and nothing else."""
+    for info in stages.TABLE:
+        if iteration.prompts or info.name == "evaluate":
+            yield info.name
+
+
+def are_finished(found: Survey, names: tuple[Stage, ...]) -> bool:
+    """Return whether each of some stages is finished or not part of the iteration."""
+    return all(found[name].is_finished for name in names if name in found)

@@ -1,0 +1,146 @@
+"""Train: pairs and M_t become M_(t+1), on as many ranks as there are devices.
+
+`work` runs on every rank. Rank 0 alone writes to the store: reference log-probabilities and
+checkpoints while it trains, the model at the end.
+"""
+
+import os
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline.artifacts import Manifest, Pair, ReferenceLogps
+from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.store.repository import Repository, is_model_payload
+from selfimprove_pipeline.workers.collect import OnProgress, Progress
+from selfimprove_pipeline.workers.light import PAIRS
+from selfimprove_pipeline.workers.setting import Model, Setting
+from selfimprove_pipeline.workers.survey import survey
+
+REFERENCE = "logps.jsonl"
+
+
+@dataclass(frozen=True)
+class StoreVault:
+    """What a training keeps in the store while it runs (`train.Vault`)."""
+
+    repository: Repository
+    target: Target
+    reference: Target
+    scratch: Path
+
+    def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
+        """Return the reference log-probabilities, None before they are computed."""
+        manifest = self.repository.manifest("reference", self.reference.key)
+        return None if manifest is None else self.repository.rows(manifest, ReferenceLogps)
+
+    def save_reference(self, rows: Sequence[ReferenceLogps]) -> None:
+        """Keep the reference log-probabilities as an artifact of their own."""
+        manifest = _manifest(self.reference, rows=len(rows))
+        self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
+
+    def latest_checkpoint(self, label: str) -> Path | None:  # noqa: ARG002  the stage judges it
+        """Return the folder of the newest whole checkpoint, None when there is none."""
+        found = self.repository.latest_checkpoint(self.target.stage, self.target.key)
+        if found is None:
+            return None
+        step, _, fetch = found
+        folder = self.scratch / "resumed" / f"checkpoint-{step}"
+        fetch(folder)
+        return folder
+
+    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
+        """Keep a checkpoint; earlier ones go once it is whole."""
+        self.repository.save_checkpoint(self.target.stage, self.target.key, step, folder, label)
+
+
+def work(
+    setting: Setting, index: int, model: Model, scratch: Path, on_progress: OnProgress
+) -> None:
+    """Train the next model of an iteration, unless the store has it."""
+    from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
+
+    iteration = setting.iteration(index, model)
+    found = survey(iteration, setting.repository.manifest)
+    for target in found["train"].missing:
+        pairs = found["pair"].manifests[""]
+        (reference,) = stages.targets("reference", iteration, {("pair", ""): pairs.digest}) or ()
+        job = stage.Job(
+            model=setting.folder(model),
+            pairs=_pairs_file(setting, pairs, scratch),
+            output=scratch / "model",
+            scratch=scratch / "trainer",
+            training=setting.spec.training,
+            chat=setting.spec.chat,
+            lineage=_lineage(setting, index, model, pairs),
+        )
+        vault = StoreVault(setting.repository, target, reference, scratch)
+        report = stage.run(job, vault, on_step=_on_step(on_progress))
+        if _is_first_rank():
+            _commit(setting, target, job.output, report)
+
+
+def _commit(setting: Setting, target: Target, folder: Path, report: Any) -> None:
+    manifest = _manifest(
+        target,
+        counts=report.counts,
+        drops=report.drops,
+        measures=report.measures,
+        seconds={"wall": sum(report.seconds.values()), **report.seconds},
+    )
+    setting.repository.commit_folder(manifest, folder, is_payload=is_model_payload)
+    shutil.rmtree(folder)
+
+
+def _pairs_file(setting: Setting, manifest: Manifest, scratch: Path) -> Path:
+    """Write this rank's copy of the pairs, digests checked."""
+    path = scratch / f"pairs-{os.environ.get('RANK', '0')}.jsonl"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(artifacts.lines(setting.repository.rows(manifest, Pair, PAIRS)))
+    return path
+
+
+def _lineage(setting: Setting, index: int, model: Model, pairs: Manifest) -> dict[str, Any]:
+    """Return what the model card says of where the model comes from."""
+    return {
+        "run": setting.run.metadata.name,
+        "iteration": index + 1,
+        "base": setting.spec.model.uri,
+        "parent": model.digest,
+        "languages": list(setting.spec.languages.all()),
+        "profile": setting.spec.profile,
+        "pairs": pairs.digest,
+    }
+
+
+def _on_step(on_progress: OnProgress) -> Any:
+    progress = Progress(stage="train", total=0)
+
+    def report(step: int, total: int, measures: dict[str, float]) -> None:
+        progress.done, progress.total = step, total
+        progress.completion_tokens += int(measures.get("tokens", 0))
+        on_progress(progress)
+
+    return report
+
+
+def _manifest(target: Target, **described: Any) -> Manifest:
+    return Manifest(
+        stage=target.stage,
+        part=target.part,
+        key=target.key,
+        digest="",
+        files=(),
+        inputs=dict(target.inputs),
+        recipe=dict(target.recipe),
+        versions=dict(target.versions),
+        created=artifacts.timestamp(),
+        **described,
+    )
+
+
+def _is_first_rank() -> bool:
+    return os.environ.get("RANK", "0") == "0"

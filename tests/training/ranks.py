@@ -1,0 +1,120 @@
+"""Runs the trainings of a plan, each in ranks of its own that are forked after the imports.
+
+`python ranks.py PLAN RESULTS`: PLAN is a JSON list of `support.training.Training`, RESULTS gets
+by name the first rank's report, the exit codes and the lines that it logged.
+"""
+
+import json
+import logging
+import multiprocessing
+import multiprocessing.connection
+import os
+import signal
+import socket
+import sys
+import traceback
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - else each rank imports it, for 6 s
+import deepspeed.runtime.zero.stage3  # noqa: F401
+
+from selfimprove_pipeline.recipe import sources
+from selfimprove_pipeline.recipe import training as recipe
+from selfimprove_pipeline.train import stage
+from support.training import RECIPE, FolderVault, Training
+
+FORK = multiprocessing.get_context("fork")
+
+
+def main(plan: Path, results: Path) -> None:
+    """Run every training and write what became of it."""
+    trainings = [Training.model_validate(one) for one in json.loads(plan.read_text())]
+    results.write_text(json.dumps({one.name: together(one) for one in trainings}))
+
+
+def together(training: Training) -> dict[str, Any]:
+    """Run one training's ranks; when one of them dies, end the others as torchrun would."""
+    training.folder.mkdir(parents=True, exist_ok=True)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    ranks = [FORK.Process(target=one_rank, args=(training, n, port)) for n in range(training.ranks)]
+    for rank in ranks:
+        rank.start()
+    wait_for(ranks)
+    found = training.folder / "result.json"
+    result = json.loads(found.read_text()) if found.exists() else {}
+    log = (training.folder / "log-0.txt").read_text().splitlines()
+    return {**result, "exits": [rank.exitcode for rank in ranks], "log": log}
+
+
+def wait_for(ranks: list[BaseProcess]) -> None:
+    """Return when all ranks have ended; a failed one ends the others."""
+    waiting = {rank.sentinel: rank for rank in ranks}
+    while waiting:
+        for sentinel in multiprocessing.connection.wait(waiting):
+            ended = waiting.pop(sentinel)  # type: ignore[arg-type]
+            ended.join()
+            if ended.exitcode != 0:
+                for rank in waiting.values():
+                    rank.kill()
+
+
+def one_rank(training: Training, rank: int, port: int) -> None:
+    """Train as one rank; standard output and error go to a file."""
+    log = os.open(training.folder / f"log-{rank}.txt", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.environ |= {
+        "RANK": str(rank),
+        "LOCAL_RANK": str(rank),
+        "WORLD_SIZE": str(training.ranks),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+    }
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    try:
+        report = stage.run(job(training), vault(training), on_step=stop_at(training.kill_at))
+        if rank == 0:
+            (training.folder / "result.json").write_text(report.model_dump_json())
+    except Exception as error:
+        traceback.print_exc()
+        if rank == 0:
+            line = f"{type(error).__name__}: {error}"
+            (training.folder / "result.json").write_text(json.dumps({"error": line}))
+        raise
+
+
+def job(training: Training) -> stage.Job:
+    """Return the stage's job."""
+    return stage.Job(
+        model=training.model,
+        pairs=training.pairs,
+        output=training.output,
+        scratch=training.folder / "scratch",
+        training=recipe.Training.model_validate({**RECIPE, **training.recipe}),
+        chat=sources.Chat.model_validate(training.chat),
+        lineage={"run": "test", "iteration": 1, "languages": ["en", "de"]},
+    )
+
+
+def vault(training: Training) -> FolderVault:
+    """Return the training's own vault or the one it goes on from."""
+    return FolderVault(training.vault or training.folder / "vault")
+
+
+def stop_at(kill_at: int | None) -> stage.OnStep:
+    """Return a listener that kills its process after a step."""
+
+    def on_step(step: int, total: int, _: dict[str, float]) -> None:
+        print(f"step {step}/{total}", flush=True)
+        if step == kill_at:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return on_step
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -1,0 +1,176 @@
+"""Run files: read as kubectl reads them, judged with file and line, every mistake at once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove_pipeline import document, recipe
+from selfimprove_pipeline.errors import InputError
+
+GOOD = """\
+apiVersion: selfimprove.dev/v1alpha1
+kind: SelfImproveRun
+metadata: {name: test}
+spec:
+  model: {uri: s3://models/m0}
+  languages: {dominant: en, others: [es, de]}
+  prompts: {uri: s3://prompts/set, perIteration: 2}
+  storage: {bucket: runs}
+  training:
+    beta: 0.1
+"""
+
+
+def mistakes(text: str, *settings: str, for_cluster: bool = False, tmp: Path) -> list[str]:
+    """Return the lines that a file is refused with, none when it is good."""
+    path = tmp / "run.yaml"
+    path.write_text(text)
+    try:
+        document.load(path, settings, for_cluster=for_cluster)
+    except InputError as error:
+        return str(error).splitlines()
+    return []
+
+
+def test_a_good_file_is_a_run(tmp_path: Path) -> None:
+    """What the file says is in the run; the rest is filled by resolve."""
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    run = document.load(path)
+
+    assert run.spec.training.beta == 0.1
+    assert recipe.resolve(run).spec.training.learning_rate == 5e-7
+
+
+BAD = [
+    ("beta: 0.1", "beta: -1", "run.yaml:10: spec.training.beta: expected greater than 0, found"),
+    ("beta: 0.1", 'beta: "0.1"', 'spec.training.beta: expected a valid number, found "0.1"'),
+    ("beta: 0.1", "bata: 0.1", "spec.training.bata: expected a known field, found bata; did you"),
+    ("beta: 0.1", "beta: .inf", 'expected a valid number, found ".inf"'),
+    ("beta: 0.1", "beta: no", "spec.training.beta: expected a valid number, found false"),
+    ("beta: 0.1", "beta: null", "spec.training.beta: expected a valid number, found null"),
+    ("beta: 0.1", "epochs: 1.5", "spec.training.epochs: expected a valid integer, found 1.5"),
+    ("beta: 0.1", "zeroStage: 4", "spec.training.zeroStage: expected 0, 1, 2 or 3, found 4"),
+    ("beta: 0.1", "beta: 0.1\n    beta: 0.2", "run.yaml:11: spec.training.beta: this key stands"),
+    ("name: test", "name: Test", "run.yaml:3: metadata.name: expected text of the form"),
+    ("name: test", "name: 1test", "metadata.name: expected text of the form"),
+    ("name: test", f"name: {'a' * 41}", "metadata.name: expected"),
+    ("name: test", "name: a.b", "metadata.name: expected text of the form"),
+    ("uri: s3://models/m0", "uri: /models/m0", "run.yaml:5: spec.model.uri: expected text of"),
+    ("uri: s3://models/m0", "uri: s3://models", "spec.model.uri: expected text of the form"),
+    ("{uri: s3://models/m0}", "{}", "run.yaml:5: spec.model.uri: expected a value, found none"),
+    ("{uri: s3://models/m0}", "[]", "spec.model: expected an object, found []"),
+    ("dominant: en", "dominant: english", "spec.languages.dominant: expected text of the form"),
+    ("dominant: en", "dominant: xx", "spec.languages.dominant: expected a BCP-47 tag"),
+    ("others: [es, de]", "others: [es, en]", "spec.languages: expected each language once"),
+    ("others: [es, de]", "others: []", "spec.languages.others: expected"),
+    ("others: [es, de]", "others: es", "spec.languages.others: expected a valid"),
+    ("others: [es, de]", "others: [es, no]", "spec.languages.others[1]: expected a valid string"),
+    ("perIteration: 2", "perIteration: 0", "spec.prompts.perIteration: expected greater than or"),
+    ("perIteration: 2", "perIteration: 5e-1", "perIteration: expected a valid integer, found 0.5"),
+    ("bucket: runs", "bucket: Runs_", "run.yaml:8: spec.storage.bucket: expected text of the form"),
+    ("bucket: runs", "bucket: runs, endpoint: 'ftp://x'", "spec.storage.endpoint: expected text"),
+    ("bucket: runs", "bucket: runs, endpoint: 'http://a:b@c'", "spec.storage.endpoint: expected"),
+    ("kind: SelfImproveRun", "kind: Run", "run.yaml:2: kind: expected 'SelfImproveRun', found"),
+    ("selfimprove.dev/v1alpha1", "v1", "run.yaml:1: apiVersion: expected 'selfimprove.dev"),
+    ("  training:", "  training: &a\n    x: *b", "expected YAML, found"),
+    ("spec:", "spec: {", "expected YAML, found"),
+    ("kind:", "---\nkind:", "run.yaml:1: expected one document, found 2"),
+    ("beta: 0.1", "beta: 0.1\n  translation: {translator: external}", "expected external exactly"),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  translation: {translator: external, external: {kind: openai, model: m}}",
+        "spec.translation.external: expected baseUrl with kind openai, found none",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/mgsm}]}",
+        "spec.evaluation.suites[0].name: expected 'exactMatch' or 'offTarget', found",
+    ),
+]
+
+
+@pytest.mark.parametrize(("good", "bad", "line"), BAD, ids=[row[1][:40] for row in BAD])
+def test_a_mistake_gets_one_line_with_its_place(
+    good: str, bad: str, line: str, tmp_path: Path
+) -> None:
+    """The line says where, what was expected and what was found."""
+    assert good in GOOD
+    found = mistakes(GOOD.replace(good, bad), tmp=tmp_path)
+
+    assert len(found) == 1
+    assert line in found[0]
+
+
+def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
+    """Three mistakes on three lines give three lines."""
+    text = GOOD.replace("beta: 0.1", "beta: -1").replace("others: [es, de]", "others: [es, xx]")
+    found = mistakes(text.replace("name: test", "name: Test"), tmp=tmp_path)
+
+    assert [line.split(": ")[0] for line in found] == ["run.yaml:3", "run.yaml:10", "run.yaml:6"]
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("5e-7", 5e-7),
+        ("3", 3),
+        ("-1", -1),
+        ("1.0", 1.0),
+        ("0x1f", 31),
+        ("no", False),
+        ("on", True),
+        ("1:30", "1:30"),
+        ("2024-01-01", "2024-01-01"),
+        ("~", None),
+        ("{}", {}),
+        ("1e400", float("inf")),
+    ],
+)
+def test_plain_scalars_have_the_types_that_kubectl_gives_them(text: str, value: Any) -> None:
+    """Most of all 5e-7, which YAML 1.1 as PyYAML reads it takes for text."""
+    found = document.parse(f"key: {text}".encode(), "x.yaml").value["key"]
+
+    assert found == value
+    assert type(found) is type(value)
+
+
+def test_settings_replace_values_and_are_named_in_their_mistakes(tmp_path: Path) -> None:
+    """`--set` takes a path under spec; a wrong one is refused with the setting itself."""
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    run = document.load(path, ["training.beta=0.3", "spec.iterations=3"])
+    assert (run.spec.training.beta, run.spec.iterations) == (0.3, 3)
+
+    assert mistakes(GOOD, "training.beta=x", tmp=tmp_path) == [
+        '--set training.beta=x: spec.training.beta: expected a valid number, found "x"'
+    ]
+    assert "expected PATH=VALUE" in mistakes(GOOD, "training.beta", tmp=tmp_path)[0]
+
+
+def test_wrong_utf8_is_named_with_its_line(tmp_path: Path) -> None:
+    """A Latin-1 byte is no YAML."""
+    path = tmp_path / "run.yaml"
+    path.write_bytes(GOOD.encode() + b"# \xe9\n")
+
+    with pytest.raises(InputError, match=r"run\.yaml:11: expected UTF-8"):
+        document.load(path)
+
+
+def test_a_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
+    """The path is named."""
+    with pytest.raises(InputError, match="expected a run file, found none"):
+        document.load(tmp_path / "absent.yaml")
+
+
+def test_file_uris_are_noted_here_and_refused_for_a_cluster(tmp_path: Path) -> None:
+    """The API server refuses file://, because no node but this one has the folder."""
+    text = GOOD.replace("s3://models/m0", "file:///models/m0")
+    assert mistakes(text, tmp=tmp_path) == []
+    found = mistakes(text, for_cluster=True, tmp=tmp_path)
+
+    assert len(found) == 1
+    assert "run.yaml:5: spec.model.uri: expected a URI that every node reaches" in found[0]
+    run = document.load(tmp_path / "run.yaml")
+    assert document.notes(run) == ["spec.model.uri: file:///models/m0 works on this machine alone"]

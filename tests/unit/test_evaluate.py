@@ -1,0 +1,115 @@
+"""What is measured on answers, and the agreement of labels with gold answers."""
+
+import pytest
+
+from selfimprove_pipeline import evaluate, languages, score
+from selfimprove_pipeline.artifacts import FinishReason, Message, Pair, Prompt
+from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.matching import is_match
+
+IDENTIFY = languages.identifier(("en", "es", "de"))
+GERMAN = "Die Antwort auf diese Frage lautet siebenundzwanzig."
+ENGLISH = "The answer to this question is twenty-seven."
+
+
+def evaluated(
+    text: str, answer: str | None = None, language: str = "de", reason: FinishReason = "stop"
+) -> evaluate.Evaluated:
+    made = Completion(
+        key="a", text=text, finish_reason=reason, prompt_tokens=1, completion_tokens=1
+    )
+    row = Prompt(id="a", prompt="q", answer=answer)
+    return evaluate.evaluated(made, row, language, IDENTIFY)
+
+
+def test_an_answer_in_another_language_of_the_run_is_off_target() -> None:
+    """Short texts and languages that no detector knows are not judged."""
+    assert evaluated(ENGLISH).is_off_target
+    assert not evaluated(GERMAN).is_off_target
+    assert not evaluated("seven").is_off_target
+    assert not evaluated(ENGLISH, language="tlh").is_off_target
+
+
+def test_regions_and_scripts_of_one_language_are_not_told_apart() -> None:
+    """Text in pt-PT is no off-target answer to a pt-BR prompt."""
+    identify = languages.identifier(("en", "pt-BR", "pt-PT"))
+
+    assert identify("O resultado desta conta é vinte e sete, como já sabíamos.") == "pt"
+    assert languages.base("zh-Hant") == "zh"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "I don\N{RIGHT SINGLE QUOTATION MARK}t know.",
+        "No lo sé.",
+        "Das weiß ich nicht.",
+        "  Я не знаю",
+    ],
+)
+def test_declining_answers_are_evasive(text: str) -> None:
+    """Whatever the accents and apostrophes."""
+    assert evaluate.is_evasive(text)
+    assert not evaluate.is_evasive("Siete y no lo sé todo.")
+
+
+def test_rates_are_shares_of_all_answers() -> None:
+    """Four answers by hand: one right, one off target, one empty, one cut and evasive."""
+    rows = [
+        evaluated(GERMAN, answer=GERMAN),
+        evaluated(ENGLISH, answer=GERMAN),
+        evaluated("", answer=GERMAN),
+        evaluated("No lo sé", answer=GERMAN, reason="length"),
+    ]
+    found = evaluate.measures(rows)
+
+    assert found == {
+        "score": 0.25,
+        "offTarget": 0.25,
+        "empty": 0.25,
+        "evasive": 0.25,
+        "truncated": 0.25,
+        "characters": (len(GERMAN) + len(ENGLISH) + 0 + 8) / 4,
+    }
+
+
+def test_a_suite_without_gold_answers_has_no_score() -> None:
+    """OffTarget measures rates alone."""
+    assert "score" not in evaluate.measures([evaluated(GERMAN)])
+
+
+def test_a_match_is_equality_after_nfc_and_white_space() -> None:
+    """Case and punctuation count."""
+    assert is_match(" Él  sabe ", "E\u0301l sabe")
+    assert not is_match("él sabe", "Él sabe")
+
+
+def pair(identifier: str, chosen: str, rejected: str, language: str = "de") -> Pair:
+    def said(text: str) -> tuple[Message, ...]:
+        return (Message(role="assistant", content=text),)
+
+    prompt = (Message(role="user", content="q"),)
+    return Pair(
+        prompt=prompt,
+        chosen=said(chosen),
+        rejected=said(rejected),
+        id=identifier,
+        language=language,
+        partner="en",
+    )
+
+
+def test_reward_accuracy_is_the_share_of_decided_pairs_that_prefer_the_right_text() -> None:
+    """Pairs with two right or two wrong texts decide nothing."""
+    pairs = [
+        pair("a", "right", "wrong"),
+        pair("b", "right", "wrong"),
+        pair("c", "wrong", "right"),
+        pair("d", "right", "right"),
+        pair("e", "wrong", "wrong"),
+    ]
+    gold = {"de": dict.fromkeys("abcde", "right")}
+    found = score.score(pairs, gold)
+
+    assert score.measures(found) == {"rewardAccuracy.de": pytest.approx(2 / 3)}
+    assert score.counts(found) == {"pairs": 5, "decided.de": 3}

@@ -1,0 +1,430 @@
+"""What the report reads: a run written to a folder through the real repository."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove_pipeline import artifacts, recipe
+from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest, Prompt, Score
+from selfimprove_pipeline.errors import ArtifactError, InputError
+from selfimprove_pipeline.report import markdown, page
+from selfimprove_pipeline.report.gather import gather
+from selfimprove_pipeline.report.statistics import Rate
+from selfimprove_pipeline.report.story import Change, Story
+from selfimprove_pipeline.store.folder import FolderStore
+from selfimprove_pipeline.store.repository import Repository
+
+LANGUAGES = ("en", "es", "de")
+PROMPTS = 40
+RIGHT = {
+    (0, "en"): 30, (1, "en"): 31, (2, "en"): 32,
+    (0, "es"): 10, (1, "es"): 16, (2, "es"): 20,
+    (0, "de"): 12, (1, "de"): 20, (2, "de"): 28,
+}  # fmt: skip
+"""How many of the 40 prompts a model answers right: the first ones."""
+
+
+def spec(**changes: Any) -> recipe.Spec:
+    """Return a resolved spec of two iterations with one suite with gold answers."""
+    run = {
+        "apiVersion": recipe.API_VERSION,
+        "kind": recipe.KIND,
+        "metadata": {"name": "small"},
+        "spec": {
+            "model": {"uri": "s3://models/m0"},
+            "languages": {"dominant": "en", "others": ["es", "de"]},
+            "prompts": {"uri": "s3://prompts/sums", "perIteration": PROMPTS},
+            "evaluation": {"suites": [{"name": "exactMatch", "uri": "s3://suites/sums"}]},
+            "storage": {"bucket": "runs"},
+            **changes,
+        },
+    }
+    return recipe.resolve(recipe.Run.model_validate_json(json.dumps(run))).spec
+
+
+@dataclass
+class Writer:
+    """Writes the artifacts of a run, and its index at the end."""
+
+    repository: Repository
+    keys: dict[int, dict[str, dict[str, str]]] = field(default_factory=dict)
+
+    def artifact(
+        self,
+        iteration: int,
+        stage: str,
+        part: str,
+        rows: Sequence[artifacts.Row],
+        **manifest: Any,
+    ) -> None:
+        """Write one artifact with rows under a key that says what it is."""
+        key = f"{iteration}-{stage}-{part}"
+        side_files = manifest.pop("side_files", {})
+        self.repository.commit(
+            Manifest(stage=stage, part=part, key=key, digest="", files=(), **manifest),
+            {"rows.jsonl": artifacts.lines(rows)},
+            side_files=side_files,
+        )
+        self.keys.setdefault(iteration, {}).setdefault(stage, {})[part] = key
+
+    def index(self, found: recipe.Spec, **changes: Any) -> None:
+        """Write the index of everything so far."""
+        iterations = tuple(
+            IterationIndex(
+                index=iteration,
+                model_uri=f"s3://runs/model-{iteration}",
+                model_digest=f"digest-{iteration}",
+                keys=self.keys[iteration],
+                computed=("0-evaluate-exactMatch.en", "0-pair-"),
+            )
+            for iteration in sorted(self.keys)
+        )
+        values: dict[str, Any] = {
+            "name": "small",
+            "outcome": "Succeeded",
+            "recipe": found.model_dump(mode="json", by_alias=True),
+            "iterations": iterations,
+            **changes,
+        }
+        self.repository.write_index(Index(**values), None)
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Repository:
+    """Give an empty repository in a folder."""
+    store = FolderStore(tmp_path / "store")
+    return Repository(store, bucket="runs", prefix="", cache=tmp_path / "cache")
+
+
+def answer(number: int, language: str, *, is_right: bool, **changes: Any) -> Evaluated:
+    """Return one evaluated answer of four characters."""
+    values: dict[str, Any] = {
+        "id": f"p{number:02}",
+        "language": language,
+        "prompt": f"{language}: {number} + 1?",
+        "completion": f"{number + is_right:4}",
+        "finish_reason": "stop",
+        "completion_tokens": 2,
+        "score": float(is_right),
+        "identified": language,
+        "is_off_target": False,
+        "is_empty": False,
+        "is_evasive": False,
+        **changes,
+    }
+    return Evaluated(**values)
+
+
+def write_evaluation(writer: Writer, models: Sequence[int]) -> None:
+    """Write the answers of models, and the suite's own files."""
+    for model, language in product(models, LANGUAGES):
+        right = RIGHT[model, language]
+        rows = [answer(n, language, is_right=n < right) for n in range(PROMPTS)]
+        writer.artifact(
+            model,
+            "evaluate",
+            f"exactMatch.{language}",
+            rows,
+            seconds={"wall": 10.0, "engineStart": 2.0},
+            counts={"promptTokens": 400, "completionTokens": 80},
+            versions={"vllm": "0.32.0"},
+        )
+    for language in LANGUAGES:
+        suite = [
+            Prompt(id=f"p{n:02}", prompt=f"{language}: {n} + 1?", answer=str(n + 1))
+            for n in range(PROMPTS)
+        ]
+        uri = f"s3://suites/sums/{language}.jsonl"
+        writer.repository.store.write(uri, artifacts.lines(suite))
+
+
+def write_making(writer: Writer, iteration: int) -> None:
+    """Write pairs, scores and training of an iteration."""
+    writer.artifact(
+        iteration,
+        "pair",
+        "",
+        [],
+        counts={"pairs": 60, "pairs.en": 25, "pairs.es": 20, "pairs.de": 15},
+        drops={"es": {"identical": 3, "empty": 17}, "de": {"language": 25}},
+        seconds={"wall": 1.5},
+    )
+    outcomes = [(1.0, 0.0)] * 6 + [(0.0, 1.0)] * 2 + [(1.0, 1.0)] * 4 + [(0.0, 0.0)] * 3
+    scores = [
+        Score(id=f"p{n}", language="de", partner="en", chosen=chosen, rejected=rejected)
+        for n, (chosen, rejected) in enumerate(outcomes)
+    ]
+    writer.artifact(iteration, "score", "", scores, seconds={"wall": 0.5})
+    steps = [
+        {
+            "step": step,
+            "loss": 2.0 - step / 10,
+            "rewards/margins": step / 5,
+            "rewards/accuracies": 0.5 + step / 20,
+            "tokens": 100.0,
+            "seconds": 4.0,
+            "epoch": 1,
+        }
+        for step in range(1, 6)
+    ]
+    metrics = b"".join(artifacts.canonical(step) + b"\n" for step in steps)
+    writer.artifact(
+        iteration,
+        "train",
+        "",
+        [],
+        drops={"de": {"overlong": 2}},
+        seconds={"wall": 120.0},
+        side_files={"metrics.jsonl": metrics},
+    )
+
+
+def finished(repository: Repository) -> Story:
+    """Return the story of a whole run of two iterations."""
+    writer = Writer(repository)
+    write_evaluation(writer, [0, 1, 2])
+    for iteration in (0, 1):
+        write_making(writer, iteration)
+    writer.index(spec())
+    return gather(repository, namespace=None, name="small")
+
+
+def change(story: Story, before: int, after: int, language: str | None) -> Change:
+    """Return one change of the first suite."""
+    (found,) = [
+        row
+        for row in story.suites[0].changes
+        if (row.before, row.after, row.language) == (before, after, language)
+    ]
+    return found
+
+
+def test_rates_are_counted_by_model_and_language(repository: Repository) -> None:
+    """Every cell has the successes that were written, and the properties beside them."""
+    suite = finished(repository).suites[0]
+    assert {place: found.score for place, found in suite.measured.items()} == {
+        place: Rate(right, PROMPTS) for place, right in RIGHT.items()
+    }
+    assert suite.measured[2, "de"].off_target == Rate(0, PROMPTS)
+    assert suite.measured[2, "de"].mean_length == 4
+
+
+def test_changes_equal_those_by_hand(repository: Repository) -> None:
+    """Each model against the one before, the last against M0, and the gain without English."""
+    story = finished(repository)
+    assert change(story, 0, 1, "es").value == pytest.approx(6 / 40)
+    assert change(story, 1, 2, "de").value == pytest.approx(8 / 40)
+    assert change(story, 0, 2, "en").value == pytest.approx(2 / 40)
+    gain = change(story, 0, 2, None)
+    assert gain.value == pytest.approx((10 / 40 + 16 / 40) / 2)
+    assert gain.difference is not None
+    assert gain.difference.value == pytest.approx(gain.value)
+    assert gain.difference.interval.low < gain.value < gain.difference.interval.high
+    assert gain.difference.sign == 1
+    english = change(story, 0, 2, "en").difference
+    assert english is not None
+    assert english.sign == 0
+    assert story.suites[0].means == pytest.approx({0: 22 / 80, 1: 36 / 80, 2: 48 / 80})
+
+
+def test_properties_of_answers_are_counted(repository: Repository) -> None:
+    """Off-target, evasive, empty and truncated answers each have their own rate."""
+    writer = Writer(repository)
+    rows = [
+        answer(0, "es", is_right=False, is_off_target=True, identified="en"),
+        answer(1, "es", is_right=False, is_evasive=True),
+        answer(2, "es", is_right=False, is_empty=True, completion=""),
+        answer(3, "es", is_right=True, finish_reason="length", completion="12345678"),
+    ]
+    writer.artifact(0, "evaluate", "exactMatch.es", rows)
+    writer.index(spec())
+    found = gather(repository, namespace=None, name="small").suites[0].measured[0, "es"]
+    assert found.off_target == found.evasive == found.empty == found.truncated == Rate(1, 4)
+    assert found.mean_length == (4 + 4 + 0 + 8) / 4
+
+
+def test_pairs_and_drops_are_told_by_language(repository: Repository) -> None:
+    """Counts come from the pairs' manifest, and what training left out from its own."""
+    pairs = {row.language: row for row in finished(repository).pairs if row.iteration == 0}
+    assert {language: row.kept for language, row in pairs.items()} == {"en": 25, "es": 20, "de": 15}
+    assert pairs["es"].drops == {"identical": 3, "empty": 17}
+    assert {language: row.untrained for language, row in pairs.items()} == {
+        "en": 0,
+        "es": 0,
+        "de": 2,
+    }
+
+
+def test_agreement_counts_decided_pairs_alone(repository: Repository) -> None:
+    """Six of eight decided pairs agree; seven ties decide nothing."""
+    (first, _) = finished(repository).agreements
+    assert (first.iteration, first.language) == (0, "de")
+    assert (first.accuracy, first.ties) == (Rate(6, 8), 7)
+
+
+def test_training_is_read_from_its_metrics(repository: Repository) -> None:
+    """Each step with its measures; columns that nobody shows are no error."""
+    first, second = finished(repository).training
+    assert (first.iteration, second.iteration) == (0, 1)
+    assert [step.loss for step in first.steps] == pytest.approx([1.9, 1.8, 1.7, 1.6, 1.5])
+    assert first.steps[-1].margins == 1.0
+    assert first.steps[-1].accuracies == 0.75
+    assert (first.tokens, first.seconds) == (500, 20)
+
+
+def test_work_is_summed_over_parts(repository: Repository) -> None:
+    """Three languages of an evaluation are one line, with what this run computed itself."""
+    work = {(row.iteration, row.stage): row for row in finished(repository).work}
+    evaluate = work[0, "evaluate"]
+    assert (evaluate.wall, evaluate.engine_start) == (30, 6)
+    assert (evaluate.prompt_tokens, evaluate.completion_tokens) == (1200, 240)
+    assert (evaluate.artifacts, evaluate.computed) == (3, 1)
+    assert (work[1, "pair"].artifacts, work[1, "pair"].computed) == (1, 0)
+    assert [stage for iteration, stage in work if iteration == 0] == [
+        "evaluate",
+        "pair",
+        "score",
+        "train",
+    ]
+
+
+def test_artifacts_are_named_with_their_digests(repository: Repository) -> None:
+    """Every finished artifact with the key and the digest of its manifest."""
+    found = {(row.iteration, row.stage, row.part): row for row in finished(repository).artifacts}
+    assert len(found) == 3 * 3 + 2 * 3
+    manifest = repository.manifest("pair", "1-pair-")
+    assert manifest is not None
+    assert (found[1, "pair", ""].key, found[1, "pair", ""].digest) == ("1-pair-", manifest.digest)
+
+
+def test_samples_are_the_same_prompts_everywhere(repository: Repository) -> None:
+    """Three ids, the same in each language, with all models' answers and the gold answer."""
+    samples = finished(repository).samples
+    by_language = {
+        language: [sample.id for sample in samples if sample.language == language]
+        for language in LANGUAGES
+    }
+    assert by_language["en"] == by_language["es"] == by_language["de"]
+    assert len(set(by_language["en"])) == 3
+    for sample in samples:
+        assert sample.gold == str(int(sample.id[1:]) + 1)
+        assert list(sample.answers) == [0, 1, 2]
+        assert {row.id for row in sample.answers.values()} == {sample.id}
+
+
+def test_samples_do_not_depend_on_the_answers(repository: Repository, tmp_path: Path) -> None:
+    """A run whose models answer everything wrong shows the same prompts."""
+    shown = [sample.id for sample in finished(repository).samples]
+    other = Repository(FolderStore(tmp_path / "b"), bucket="runs", prefix="", cache=tmp_path / "c")
+    writer = Writer(other)
+    for language in LANGUAGES:
+        rows = [answer(n, language, is_right=False) for n in reversed(range(PROMPTS))]
+        writer.artifact(0, "evaluate", f"exactMatch.{language}", rows)
+    writer.index(spec())
+    story = gather(other, namespace=None, name="small")
+    assert [sample.id for sample in story.samples] == shown
+
+
+def test_missing_suite_files_cost_only_the_gold_answers(repository: Repository) -> None:
+    """The suite was moved since: the samples stay, and the report says why gold is absent."""
+    finished(repository)
+    uris = [f"s3://suites/sums/{language}.jsonl" for language in LANGUAGES]
+    repository.store.delete(uris)
+    story = gather(repository, namespace=None, name="small")
+    assert len(story.samples) == 9
+    assert {sample.gold for sample in story.samples} == {None}
+    assert "s3://suites/sums/en.jsonl" in story.notes[0]
+
+
+def test_a_run_in_progress_has_what_is_there(repository: Repository) -> None:
+    """M0 is measured in one language, nothing else is: no failure, and no invented zero."""
+    writer = Writer(repository)
+    rows = [answer(n, "es", is_right=n < 10) for n in range(PROMPTS)]
+    writer.artifact(0, "evaluate", "exactMatch.es", rows)
+    writer.keys[0]["evaluate"]["exactMatch.de"] = "0-not-finished"
+    writer.keys[0]["pair"] = {"": "0-not-finished"}
+    writer.index(spec(), outcome="Running")
+    story = gather(repository, namespace=None, name="small")
+    assert list(story.suites[0].measured) == [(0, "es")]
+    assert story.suites[0].means == {}
+    assert story.suites[0].changes == ()
+    assert story.pairs == ()
+    assert list(story.planned) == [0, 1, 2]
+    assert "not yet" in page.render(story)
+    assert "not yet" in markdown.render(story)
+
+
+def test_a_suite_without_gold_answers_is_judged_by_language(repository: Repository) -> None:
+    """Its measure is the share in a wrong language, where a lower one is better."""
+    writer = Writer(repository)
+    for model, wrong in ((0, 30), (1, 3)):
+        rows = [
+            answer(n, "es", is_right=False, score=None, is_off_target=n < wrong)
+            for n in range(PROMPTS)
+        ]
+        writer.artifact(model, "evaluate", "offTarget.es", rows)
+    suites = [{"name": "offTarget", "uri": "s3://suites/any"}]
+    writer.index(spec(evaluation={"suites": suites}))
+    suite = gather(repository, namespace=None, name="small").suites[0]
+    assert suite.measure == "offTarget"
+    assert suite.measured[0, "es"].score is None
+    assert [row.value for row in suite.changes] == [pytest.approx(-27 / 40)]
+
+
+def test_a_language_that_nobody_identified_has_no_wrong_language_rate(
+    repository: Repository,
+) -> None:
+    """Where no detector knows the language, zero off-target answers would be a lie."""
+    writer = Writer(repository)
+    rows = [answer(n, "es", is_right=True, identified=None) for n in range(PROMPTS)]
+    writer.artifact(0, "evaluate", "exactMatch.es", rows)
+    writer.index(spec())
+    story = gather(repository, namespace=None, name="small")
+    assert story.suites[0].measured[0, "es"].off_target is None
+    assert "a wrong language in es" in markdown.render(story)
+
+
+def test_languages_with_different_ids_have_a_gain_without_interval(
+    repository: Repository,
+) -> None:
+    """The mean is still the mean; drawing the languages' prompts together has no meaning."""
+    writer = Writer(repository)
+    for model, right in ((0, 10), (1, 20)):
+        spanish = [answer(n, "es", is_right=n < right) for n in range(40)]
+        german = [answer(n, "de", is_right=n < 50) for n in range(40, 60)]
+        writer.artifact(model, "evaluate", "exactMatch.es", spanish)
+        writer.artifact(model, "evaluate", "exactMatch.de", german)
+    writer.index(spec())
+    gain = change(gather(repository, namespace=None, name="small"), 0, 1, None)
+    assert gain.value == pytest.approx((10 / 40 + 0) / 2)
+    assert gain.difference is None
+
+
+def test_an_unknown_run_is_named(repository: Repository) -> None:
+    """A report of a run that was never started is wrong input and says what to do."""
+    with pytest.raises(InputError, match=r"team\.other.*selfimprove run"):
+        gather(repository, namespace="team", name="other")
+
+
+def test_altered_rows_are_not_reported(repository: Repository) -> None:
+    """A changed score is found by its checksum, not shown."""
+    finished(repository)
+    uri = f"{repository.uri('evaluate', '0-evaluate-exactMatch.es')}rows.jsonl"
+    content = repository.store.read(uri)
+    assert content is not None
+    repository.store.write(uri, content.replace(b'"score":0.0', b'"score":1.0', 1))
+    with pytest.raises(ArtifactError):
+        gather(repository, namespace=None, name="small")
+
+
+def test_the_page_of_a_written_run_is_repeatable(repository: Repository) -> None:
+    """Reading the same store twice gives the same bytes in both formats."""
+    first = finished(repository)
+    second = gather(repository, namespace=None, name="small")
+    assert page.render(first) == page.render(second)
+    assert markdown.render(first) == markdown.render(second)

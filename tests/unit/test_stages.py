@@ -1,0 +1,253 @@
+"""Keys: a stage's key changes exactly when something that determines its output does."""
+
+import dataclasses
+import json
+from typing import Any, get_args
+
+import pytest
+
+from selfimprove_pipeline import recipe, stages
+from selfimprove_pipeline.recipe import Run, Stage
+from selfimprove_pipeline.stages import Iteration, Toolchain
+from support.runs import file
+
+STAGES: tuple[Stage, ...] = get_args(Stage)
+
+TOOLCHAIN = Toolchain(
+    inference={"vllm": "1"}, light={"lingua": "1"}, training={"trl": "1", "worldSize": "1"}
+)
+
+BASE: dict[str, Any] = {
+    "translation__translator": "external",
+    "translation__external": {
+        "kind": "openai",
+        "baseUrl": "http://mt/v1",
+        "model": "mt",
+        "secretRef": {"name": "mt"},
+    },
+    "evaluation__suites": [{"name": "exactMatch", "uri": "s3://eval/set"}],
+    "storage__caRef": {"name": "ca"},
+    "storage__secretRef": {"name": "minio"},
+    "model__secretRef": {"name": "hub"},
+    "prompts__secretRef": {"name": "prompts"},
+}
+
+OTHER_VALUES: dict[str, Any] = {
+    "model.uri": "s3://models/other",
+    "model.revision": "main",
+    "model.dtype": "float32",
+    "model.secretRef.name": "other",
+    "languages.dominant": "fr",
+    "languages.others": ["de", "es"],
+    "prompts.uri": "s3://prompts/other",
+    "prompts.perIteration": 3,
+    "prompts.selection": "disjoint",
+    "prompts.secretRef.name": "other",
+    "iterations": 3,
+    "profile": "lidr-paper",
+    "chat.systemPrompt": "Be brief.",
+    "chat.template": "{{ messages }}",
+    "chat.templateKwargs": {"enable_thinking": False},
+    "generation.temperature": 0.5,
+    "generation.topP": 0.5,
+    "generation.repetitionPenalty": 1.2,
+    "generation.maxTokens": 7,
+    "generation.seed": 7,
+    "generation.answerLanguagePrefix": True,
+    "generation.shards": 2,
+    "translation.translator": "self",
+    "translation.external.kind": "transformers",
+    "translation.external.baseUrl": "http://other/v1",
+    "translation.external.model": "other",
+    "translation.external.secretRef.name": "other",
+    "translation.temperature": 0.5,
+    "translation.repetitionPenalty": 1.2,
+    "translation.maxTokens": 7,
+    "translation.retries": 2,
+    "translation.retryTemperature": 0.5,
+    "translation.stopAtClosingTag": False,
+    "translation.sourceLengthBudget": False,
+    "inference.tensorParallelSize": 2,
+    "inference.dtype": "float16",
+    "inference.maxModelLen": 99,
+    "inference.gpuMemoryUtilization": 0.5,
+    "inference.extraArgs": {"quantization": "fp8"},
+    "pairing.dominantPairs": "all",
+    "pairing.failedDirection": "dropBoth",
+    "pairing.dropIdentical": False,
+    "pairing.filters.language": False,
+    "pairing.filters.lengthRatio": False,
+    "pairing.filters.lengthRatioBand.minimum": 0.4,
+    "pairing.filters.lengthRatioBand.maximum": 3.0,
+    "pairing.filters.empty": False,
+    "pairing.filters.truncation": False,
+    "pairing.filters.repetition": False,
+    "pairing.translationPromptIds": ["p1"],
+    "training.method": "lora",
+    "training.lora.r": 4,
+    "training.lora.alpha": 4,
+    "training.lora.dropout": 0.5,
+    "training.lora.targetModules": ["q_proj"],
+    "training.beta": 0.1,
+    "training.nllWeight": 0.5,
+    "training.nllNormalization": "token",
+    "training.learningRate": 0.1,
+    "training.lrScheduler": "linear",
+    "training.warmupRatio": 0.5,
+    "training.weightDecay": 0.5,
+    "training.maxGradNorm": 0.5,
+    "training.epochs": 2,
+    "training.globalBatchSize": 8,
+    "training.microBatchSize": 2,
+    "training.maxLength": 99,
+    "training.precision": "fp32",
+    "training.saveDtype": "float32",
+    "training.gradientCheckpointing": False,
+    "training.zeroStage": 2,
+    "training.offload": "all",
+    "training.checkpointSteps": 7,
+    "training.nodes": 2,
+    "training.seed": 7,
+    "training.reportTo": ["wandb"],
+    "evaluation.suites": [{"name": "exactMatch", "uri": "s3://eval/other", "limit": 5}],
+    "storage.endpoint": "http://minio:9000",
+    "storage.region": "eu-1",
+    "storage.bucket": "other",
+    "storage.prefix": "other",
+    "storage.addressingStyle": "Path",
+    "storage.caRef.name": "other",
+    "storage.caRef.key": "other",
+    "storage.secretRef.name": "other",
+    "suspend": True,
+}
+
+
+ALONG: dict[str, Any] = {"translation.translator": {"translation__external": None}}
+"""Values that a field cannot change without."""
+
+EXPECTED: dict[str, set[Stage]] = {
+    "profile": {"translate", "pair"},  # by the fields that it fills
+    "languages.dominant": {"pair", "score", "evaluate"},  # inputs of pair and score by language
+    "evaluation.suites": set(),  # its rows are an input; its own fields have their own test
+}
+
+
+def iteration(**values: Any) -> Iteration:
+    """Return an iteration of a run whose inputs have fixed digests."""
+    made = Run.model_validate_json(json.dumps(file(**{**BASE, **values})))
+    spec = recipe.resolve(made).spec
+    return Iteration(
+        index=0,
+        spec=spec,
+        model="model",
+        toolchain=TOOLCHAIN,
+        prompts=dict.fromkeys(spec.languages.all(), "prompts"),
+        gold=dict.fromkeys(spec.languages.all(), "gold"),
+        suites={("exactMatch", "es"): "rows"},
+    )
+
+
+class Digests(dict[tuple[Stage, str], str]):
+    """Every artifact is finished, with a digest that names it."""
+
+    def __missing__(self, name: tuple[Stage, str]) -> str:
+        return "/".join(name)
+
+
+def keys(one: Iteration) -> dict[Stage, dict[str, str]]:
+    """Return the keys of every part by stage."""
+    return {
+        stage: {target.part: target.key for target in stages.targets(stage, one, Digests()) or ()}
+        for stage in STAGES
+    }
+
+
+def changed(before: Iteration, after: Iteration) -> set[Stage]:
+    """Return the stages of which a key of a part that both have is different."""
+    old, new = keys(before), keys(after)
+    return {
+        stage
+        for stage in STAGES
+        if any(new[stage][part] != key for part, key in old[stage].items() if part in new[stage])
+    }
+
+
+@pytest.mark.parametrize(("path", "info"), list(recipe.fields()), ids=lambda v: str(v)[:40])
+def test_a_field_changes_exactly_the_keys_of_the_stages_that_it_names(path: str, info: Any) -> None:
+    """With equal inputs, a stage's key depends on a field if and only if the field says so."""
+    values = {path.replace(".", "__"): OTHER_VALUES[path], **ALONG.get(path, {})}
+
+    assert changed(iteration(), iteration(**values)) == EXPECTED.get(
+        path, set(recipe.stages_of(info))
+    )
+
+
+def test_every_field_has_another_value_in_this_table() -> None:
+    """A new field cannot be forgotten here."""
+    assert set(OTHER_VALUES) == {path for path, _ in recipe.fields()}
+
+
+def test_a_suites_own_fields_change_the_keys_of_its_evaluation_alone() -> None:
+    """MaxTokens of a suite is part of what its answers depend on; its URI is not."""
+    longer = [{"name": "exactMatch", "uri": "s3://eval/set", "maxTokens": 5}]
+
+    assert changed(iteration(), iteration(evaluation__suites=longer)) == {"evaluate"}
+
+
+@pytest.mark.parametrize("stage", ["generate", "translate", "pair", "reference", "train"])
+def test_no_stage_that_makes_the_model_depends_on_evaluation(stage: Stage) -> None:
+    """Suites, gold answers and their contents are in no key of what makes the next model."""
+    without = dataclasses.replace(iteration(), suites={}, gold={})
+    other = dataclasses.replace(
+        iteration(evaluation__suites=[{"name": "offTarget", "uri": "s3://eval/b"}]),
+        suites={("offTarget", "es"): "other"},
+        gold={"en": "other"},
+    )
+    assert keys(without)[stage] == keys(other)[stage] != {}
+
+
+@pytest.mark.parametrize(
+    ("name", "stages_changed"),
+    [
+        ("inference", {"generate", "translate", "evaluate"}),
+        ("light", {"pair", "score"}),
+        ("training", {"reference", "train"}),
+    ],
+)
+def test_versions_and_devices_change_the_keys_of_what_they_compute(
+    name: str, stages_changed: set[Stage]
+) -> None:
+    """Another world size, device or library makes other bits."""
+    other = dataclasses.replace(TOOLCHAIN, **{name: {"worldSize": "2"}})
+
+    after = dataclasses.replace(iteration(), toolchain=other)
+    assert changed(iteration(), after) == stages_changed
+
+
+def test_another_model_changes_every_key_but_those_of_rows_alone() -> None:
+    """Pairs and scores depend on the model through the digests of its answers."""
+    after = dataclasses.replace(iteration(), model="other")
+
+    assert changed(iteration(), after) == set(STAGES) - {"pair", "score"}
+
+
+def test_targets_are_unknown_until_their_inputs_are_finished() -> None:
+    """Translations have no key before the answers have a digest."""
+    assert stages.targets("generate", iteration(), {}) is not None
+    assert stages.targets("translate", iteration(), {}) is None
+    assert stages.targets("pair", iteration(), {}) is None
+    assert stages.targets("train", iteration(), {}) is None
+
+
+def test_a_changed_answer_in_one_language_leaves_the_other_directions_alone() -> None:
+    """Each translation's key holds the digest of its own source answers."""
+
+    class Changed(Digests):
+        def __missing__(self, name: tuple[Stage, str]) -> str:
+            return "new" if name == ("generate", "es") else super().__missing__(name)
+
+    one = iteration()
+    old = {t.part: t.key for t in stages.targets("translate", one, Digests()) or ()}
+    new = {t.part: t.key for t in stages.targets("translate", one, Changed()) or ()}
+
+    assert {part for part in old if old[part] != new[part]} == {"es_en"}
