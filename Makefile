@@ -1,6 +1,6 @@
 # Everything a newcomer types. `make env` is the set-up of all other targets.
 SHELL := /bin/bash
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.locked-$(shell sha256sum requirements.lock 2>/dev/null | cut -c1-16)

@@ -2,8 +2,8 @@
 
     python examples/miniature/make.py [--out DIR] [--data-only]
 
-The rows are the same bytes on every machine. The weights are the same on one kind of processor
-and may differ in the last digits on another, so only their measured behaviour is promised.
+The rows are the same bytes wherever they are made. The weights come from fixed seeds on one
+thread, but floating point differs between processors: expect their behaviour, not their bytes.
 """
 
 from __future__ import annotations

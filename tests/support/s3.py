@@ -37,6 +37,8 @@ class Server:
     endpoint: str
     access_key: str
     secret_key: str
+    buckets: list[str] = field(default_factory=list)
+    """buckets that these tests made, and that they alone may remove."""
 
     def environment(self, **more: str) -> dict[str, str]:
         """Return the variables with which a store connects."""
@@ -51,12 +53,22 @@ class Server:
     def make_bucket(self) -> str:
         """Return the name of a new bucket."""
         name = f"test-{uuid.uuid4().hex[:12]}"
-        address = urlsplit(self.endpoint)
-        client = Minio(
-            address.netloc, self.access_key, self.secret_key, secure=address.scheme == "https"
-        )
-        client.make_bucket(name)
+        self._client().make_bucket(name)
+        self.buckets.append(name)
         return name
+
+    def remove_buckets(self) -> None:
+        """Remove the buckets made here; the server may be shared and holds others."""
+        client = self._client()
+        for name in self.buckets:
+            uris = [entry.uri for entry in self.store().entries(f"s3://{name}/")]
+            self.store().delete(uris)
+            client.remove_bucket(name)
+
+    def _client(self) -> Minio:
+        address = urlsplit(self.endpoint)
+        secure = address.scheme == "https"
+        return Minio(address.netloc, self.access_key, self.secret_key, secure=secure)
 
 
 def closed_endpoint() -> str:
@@ -71,6 +83,8 @@ class Fault:
 
     status: int | None = None
     """status to answer with at once."""
+    body: str = ""
+    """body of that answer, in XML."""
     cut_after: int | None = None
     """cutAfter that many bytes of the body, end the connection."""
 
@@ -149,12 +163,13 @@ class _Handler(BaseHTTPRequestHandler):
     upstream: str
 
     def _pass_on(self) -> None:
-        headers = {name.lower(): value for name, value in self.headers.items()}
-        body = self.rfile.read(int(headers.get("content-length", "0")))
-        self.state.requests.append((self.command, self.path, headers))
-        fault = self.state.rule(self.command, self.path, headers) or Fault()
+        asked = {name.lower(): value for name, value in self.headers.items()}
+        body = self.rfile.read(int(asked.get("content-length", "0")))
+        self.state.requests.append((self.command, self.path, asked))
+        fault = self.state.rule(self.command, self.path, asked) or Fault()
         if fault.status is not None:
-            self._answer(fault.status, [], b"")
+            headers = [("content-type", "application/xml")] if fault.body else []
+            self._answer(fault.status, headers, fault.body.encode())
             return
         address = urlsplit(self.upstream)
         connection = HTTPConnection(address.hostname or "", address.port or 80)

@@ -20,7 +20,9 @@ from support.s3 import Server
 def s3_server() -> Iterator[Server]:
     """Give the server that S3_ENDPOINT names, else moto's."""
     if endpoint := os.environ.get("S3_ENDPOINT"):
-        yield Server(endpoint, os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"])
+        server = Server(endpoint, os.environ["S3_ACCESS_KEY"], os.environ["S3_SECRET_KEY"])
+        yield server
+        server.remove_buckets()
         return
     moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     moto.start()

@@ -85,11 +85,11 @@ class FolderVault:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "reference.jsonl").write_bytes(lines(found))
 
-    def latest_checkpoint(self, label: str) -> Path | None:  # noqa: ARG002 - the stage compares
+    def latest_checkpoint(self, label: str) -> Path | None:
         """Return the newest folder, whatever its label."""
         return max(self._folder.glob("step-*"), default=None, key=lambda step: step.stat().st_ctime)
 
-    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:  # noqa: ARG002
+    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
         """Copy the folder; it has its name once it is whole."""
         draft = self._folder / f"draft-{step}"
         shutil.copytree(folder, draft)

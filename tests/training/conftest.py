@@ -85,6 +85,7 @@ def _add_stored_references(plan: Plan) -> None:
     for normalization in ("sequence", "token"):
         name = f"hand-{normalization}"
         recipe = {**EXACT, "nllNormalization": normalization, "microBatchSize": 2, "nllWeight": 0.7}
+        recipe["epochs"] = 2  # the last step has no checkpoint
         plan.add(name, "7", recipe=recipe)
         _store_references(plan, name, chosen=-20.0, rejected=-22.0, slope=3.0)
 
@@ -121,8 +122,9 @@ def _add_methods(plan: Plan) -> None:
     lora = {"method": "lora", "learningRate": 1e-2, "globalBatchSize": 4}
     plan.add("lora-zero0", "7", recipe=lora)
     plan.add("lora-zero3", "7", 2, recipe={**lora, "zeroStage": 3, "gradientCheckpointing": True})
-    plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"}, chat={"template": _TEMPLATE})
-    plan.add("overlong", "7", recipe={"maxLength": 60})
+    plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"})
+    plan.add("template", "7", chat={"template": _TEMPLATE})
+    plan.add("overlong", "7", recipe={"maxLength": 45})
     plan.add("all-overlong", "7", recipe={"maxLength": 5})
     plan.add("not-finite", "7", recipe={"beta": 2.0})
     _store_references(plan, "not-finite", chosen=3e38, rejected=-3e38)

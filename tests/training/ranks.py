@@ -4,6 +4,7 @@
 by name the first rank's report, the exit codes and the lines that it logged.
 """
 
+import importlib
 import json
 import logging
 import multiprocessing
@@ -13,17 +14,20 @@ import signal
 import socket
 import sys
 import traceback
+from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
-import deepspeed.runtime.zero.muon.muon_optimizer  # noqa: F401 - else each rank imports it, for 6 s
-import deepspeed.runtime.zero.stage3  # noqa: F401
-
 from selfimprove_pipeline.recipe import sources
 from selfimprove_pipeline.recipe import training as recipe
 from selfimprove_pipeline.train import stage
+from selfimprove_pipeline.train.checkpoints import OnStep
 from support.training import RECIPE, FolderVault, Training
+
+# DeepSpeed imports these when first used: once here instead of 6 s in every rank.
+for name in ("muon.muon_optimizer", "stage3"):
+    importlib.import_module(f"deepspeed.runtime.zero.{name}")
 
 FORK = multiprocessing.get_context("fork")
 
@@ -50,7 +54,7 @@ def together(training: Training) -> dict[str, Any]:
     return {**result, "exits": [rank.exitcode for rank in ranks], "log": log}
 
 
-def wait_for(ranks: list[BaseProcess]) -> None:
+def wait_for(ranks: Sequence[BaseProcess]) -> None:
     """Return when all ranks have ended; a failed one ends the others."""
     waiting = {rank.sentinel: rank for rank in ranks}
     while waiting:
@@ -105,11 +109,11 @@ def vault(training: Training) -> FolderVault:
     return FolderVault(training.vault or training.folder / "vault")
 
 
-def stop_at(kill_at: int | None) -> stage.OnStep:
+def stop_at(kill_at: int | None) -> OnStep:
     """Return a listener that kills its process after a step."""
 
     def on_step(step: int, total: int, _: dict[str, float]) -> None:
-        print(f"step {step}/{total}", flush=True)
+        print(f"step {step}/{total}", flush=True)  # noqa: T201 - the log is what tests read
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
 

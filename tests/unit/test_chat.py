@@ -140,6 +140,13 @@ def test_an_end_of_turn_inside_the_completion_does_not_cut_it(chatml: Path) -> N
     assert renderer.completion_ids(user("Hi"), "a<|im_end|>b") == (*b"a", IM_END, *b"b", IM_END)
 
 
+def test_what_a_template_puts_after_the_end_of_turn_is_not_learned(chatml: Path) -> None:
+    """Of several special tokens at the end the first one ends the turn."""
+    template = CHATML.replace("'<|im_end|>'", "'<|im_end|><|endoftext|>'")
+    renderer = Renderer(chatml, Chat(template=template))
+    assert renderer.completion_ids(user("Hi"), "Ho") == (*b"Ho", IM_END)
+
+
 def test_end_of_turn_ids_join_template_tokenizer_and_generation_config(
     chatml: Path, llama3: Path
 ) -> None:
@@ -174,10 +181,14 @@ def test_the_fingerprint_changes_with_whatever_changes_the_rendering(
     chatml: Path, llama2: Path
 ) -> None:
     """Template, arguments, system prompt and special tokens each change it; nothing else does."""
+    other = byte_level(
+        chatml.parent / "other", special=(*CHATML_SPECIAL, "<pad>"), config=CHATML_CONFIG
+    )
     prints = [
         Renderer(folder, chat).fingerprint
         for folder, chat in (
             (chatml, Chat()),
+            (other, Chat()),
             (chatml, Chat(system_prompt="Be kind.")),
             (chatml, Chat(template_kwargs={"enable_thinking": False})),
             (chatml, Chat(template=CHATML + "{# other #}")),

@@ -328,8 +328,10 @@ def test_the_latest_whole_checkpoint_is_found(repository: Repository, tmp_path: 
     prefix = "checkpoints/100/"
     expected = ["manifest.json", "optimizer.pt", "rank0/shard.pt", "rng"]
     assert names(repository, "train") == [prefix + name for name in expected]
-    uri = repository.uri("train", "k1") + "checkpoints/200/optimizer.pt"
-    repository.store.write(uri, b"half")
+    uri = repository.uri("train", "k1") + "checkpoints/"
+    repository.store.write(f"{uri}200/optimizer.pt", b"half")
+    left = repository.store.read(f"{uri}100/manifest.json") or b""
+    repository.store.write(f"{uri}20/manifest.json", left.replace(b"100", b"20"))
     found = repository.latest_checkpoint("train", "k1")
     assert found is not None
     step, label, fetch = found

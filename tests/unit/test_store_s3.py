@@ -172,6 +172,30 @@ def test_a_missing_bucket_is_for_the_user_to_create(s3_server: Server, tmp_path:
             action()
 
 
+def test_an_object_that_may_not_be_deleted_is_named(s3_server: Server) -> None:
+    """A server refuses single objects inside an answer that is a success as a whole."""
+    refused = "<Error><Key>locked</Key><Code>AccessDenied</Code></Error>"
+    with proxy(s3_server) as state:
+        state.rule = lambda *_: Fault(status=200, body=f"<DeleteResult>{refused}</DeleteResult>")
+        with pytest.raises(InputError, match=r"s3://bucket/locked \(AccessDenied\)"):
+            s3_server.store(state.endpoint).delete(["s3://bucket/free", "s3://bucket/locked"])
+
+
+def test_an_upload_that_fails_at_its_end_is_to_be_tried_again(
+    s3_server: Server, tmp_path: Path
+) -> None:
+    """The last request of an upload in parts may be answered 200 and hold an error."""
+    (tmp_path / "source").write_bytes(bytes(SIZE))
+    failed = Fault(status=200, body="<Error><Code>InternalError</Code></Error>")
+    with proxy(s3_server) as state:
+        state.rule = lambda method, path, _: (
+            failed if method == "POST" and "uploadId=" in path else None
+        )
+        uri = f"s3://{s3_server.make_bucket()}/large"
+        with pytest.raises(TryAgainError, match=uri):
+            s3_server.store(state.endpoint).upload(tmp_path / "source", uri)
+
+
 @pytest.mark.skipif("S3_ENDPOINT" not in os.environ, reason="moto takes any key: set S3_ENDPOINT")
 def test_wrong_credentials_name_the_variable_and_not_its_value(s3_server: Server) -> None:
     """A wrong key and a wrong secret are told apart; neither is printed, in any traceback."""

@@ -118,7 +118,7 @@ class Renderer:
 
     def _ids(self, text: str) -> tuple[int, ...]:
         # verbose=False: a text beyond the model's length is the caller's to count, not to warn of.
-        ids = self._tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"]
+        ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tuple(ids)
 
     def _rendered(self, messages: Sequence[Message], *, is_open: bool) -> str:

@@ -7,7 +7,7 @@ and more often right than a choice among all.
 
 import re
 import unicodedata
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 MIN_LETTERS: Final = 20
 """Texts with fewer letters are not judged: too many words are the same in several languages."""
+
+MAX_DISTANCE: Final = 5
+"""How far apart two tags of one language are at most in CLDR's measure: `pt` and `pt-XX`."""
 
 Identify = Callable[[str], str | None]
 """Returns the base language of a text, such as `pt`; None where the text is too short to tell."""
@@ -37,6 +40,20 @@ def name(tag: str) -> str | None:
 def base(tag: str) -> str:
     """Return the language of a tag without script and region; texts are told apart by it."""
     return langcodes.Language.get(tag).language or tag
+
+
+def code_for(tag: str, codes: Iterable[str]) -> str | None:
+    """Return the code that a translation model has for a tag, None if it has none.
+
+    Codes are `de`, `deu_Latn` or `de_DE`. Of a macrolanguage it is the standard one, such as
+    `swh_Latn` for `sw`, and never one in another script.
+    """
+    # Models write Korean's script Hang, CLDR has it as Kore, Hangul and Hanja together.
+    tags = {code.replace("_", "-").replace("-Hang", "-Kore"): code for code in codes}
+    script = _script(tag)
+    alike = [known for known in tags if _is_tag(known) and _script(known) == script]
+    found, distance = langcodes.closest_match(tag, alike, max_distance=MAX_DISTANCE)
+    return tags[found] if distance <= MAX_DISTANCE else None
 
 
 def identifier(tags: Sequence[str]) -> Identify:
@@ -70,6 +87,14 @@ def is_identifiable(tag: str) -> bool:
 def num_letters(text: str) -> int:
     """Return the number of letters, marks included: Thai and Hindi write vowels as marks."""
     return sum(unicodedata.category(character)[0] in "LM" for character in text)
+
+
+def _is_tag(tag: str) -> bool:
+    return bool(langcodes.tag_is_valid(tag))
+
+
+def _script(tag: str) -> str | None:
+    return langcodes.Language.get(tag).maximize().script
 
 
 def _lingua_language(tag: str) -> "lingua.Language | None":

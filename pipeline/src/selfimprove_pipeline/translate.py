@@ -37,6 +37,23 @@ class Direction:
     target: str
 
 
+@dataclass(frozen=True, kw_only=True)
+class Passage:
+    """One answer to translate, for a translator that is not the model itself."""
+
+    key: str
+    """key names the passage in its completion, as that of a `Request` does."""
+
+    text: str
+    direction: Direction
+    messages: tuple[Message, ...]
+    """messages ask for the translation; a translation model needs only the text."""
+
+    max_tokens: int
+    temperature: float
+    seed: int
+
+
 def messages(text: str, target: str, spec: Spec) -> tuple[Message, ...]:
     """Return the conversation that asks for a translation."""
     asked = TEMPLATE.format(language=languages.name(target), text=text)
@@ -56,10 +73,8 @@ def requests(
     attempt: int = 1,
 ) -> Iterator[Request]:
     """Yield the request for each answer with a text; attempts after the first are sampled."""
-    is_retry = attempt > 1
     translation = spec.translation
     for answer in filter(has_source, answers):
-        names = (answer.id, direction.source, direction.target, str(attempt))
         yield Request(
             key=answer.id,
             group=f"translate/{direction.source}_{direction.target}#{attempt}",
@@ -67,11 +82,40 @@ def requests(
                 messages(answer.completion, direction.target, spec), prefill=PREFILL
             ),
             max_tokens=max_tokens(renderer.num_tokens(answer.completion), spec),
-            temperature=translation.retry_temperature if is_retry else translation.temperature,
+            temperature=_temperature(spec, attempt),
             repetition_penalty=translation.repetition_penalty,
-            seed=row_seed(spec.generation.seed, *names),
+            seed=_seed(answer, direction, spec, attempt),
             stop=(CLOSING_TAG,) if translation.stop_at_closing_tag else (),
         )
+
+
+def passages(
+    answers: Sequence[Answer], direction: Direction, spec: Spec, attempt: int = 1
+) -> Iterator[Passage]:
+    """Yield the passage for each answer with a text, as `requests` does for the model itself.
+
+    A budget by the source's tokens does not apply: their number is the translator's to know.
+    """
+    for answer in filter(has_source, answers):
+        yield Passage(
+            key=answer.id,
+            text=answer.completion,
+            direction=direction,
+            messages=messages(answer.completion, direction.target, spec),
+            max_tokens=spec.translation.max_tokens,
+            temperature=_temperature(spec, attempt),
+            seed=_seed(answer, direction, spec, attempt),
+        )
+
+
+def _temperature(spec: Spec, attempt: int) -> float:
+    translation = spec.translation
+    return translation.retry_temperature if attempt > 1 else translation.temperature
+
+
+def _seed(answer: Answer, direction: Direction, spec: Spec, attempt: int) -> int:
+    names = (answer.id, direction.source, direction.target, str(attempt))
+    return row_seed(spec.generation.seed, *names)
 
 
 def max_tokens(source_tokens: int, spec: Spec) -> int:

@@ -9,6 +9,11 @@ from selfimprove_pipeline.recipe.training import Training
 
 TAGS = ("lidr", "dpo", "trl")
 
+_ABOUT = """\
+One iteration of Language Imbalance Driven Rewarding: DPO with an NLL term on pairs that the
+model before made itself.
+"""
+
 
 def model_card(
     lineage: Mapping[str, Any],
@@ -33,8 +38,7 @@ def model_card(
     sections = [
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n",
         "# Model trained on its own preference pairs\n",
-        "One iteration of Language Imbalance Driven Rewarding: DPO with an NLL term on pairs that "
-        "the model before made itself.\n",
+        _ABOUT,
         "## Lineage\n",
         _pairs(facts),
         "## Data\n",

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from peft import LoraConfig
-from trl import DPOConfig
+from trl.trainer.dpo_config import DPOConfig
 
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe.training import Training

@@ -7,12 +7,13 @@ files are copied byte by byte.
 
 import json
 import shutil
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 import torch
-from deepspeed.utils import safe_get_full_fp32_param
+from deepspeed.utils import safe_get_full_fp32_param  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
@@ -112,7 +113,7 @@ def save_merged(
     for start, merged in _merged_weights(wrapped):
         changed.count(start=start, master=merged, dtype=target.dtype)
     _save_adapter(wrapped, target.folder / "adapter")
-    _save(wrapped.merge_and_unload(), target)
+    _save(cast("PreTrainedModel", wrapped.merge_and_unload()), target)
     return changed
 
 
@@ -139,19 +140,20 @@ def open_to_readers(output: Path) -> None:
 def _merged_weights(model: PeftModel) -> Iterable[tuple[Tensor, Tensor]]:
     for module in model.modules():
         if isinstance(module, LoraLayer):
-            start = module.get_base_layer().weight.data
-            yield start, start + module.get_delta_weight("default").data
+            start = cast("Tensor", module.get_base_layer().weight)
+            delta = cast("Callable[[str], Tensor]", module.get_delta_weight)("default")
+            yield start.data, (start + delta).data
 
 
 def _save_adapter(model: PeftModel, folder: Path) -> None:
     # The path that M_t was loaded from means nothing to the adapter's readers.
-    model.peft_config["default"].base_model_name_or_path = None
-    model.save_pretrained(folder)
+    model.peft_config["default"].base_model_name_or_path = ""
+    model.save_pretrained(str(folder))
     (folder / "README.md").unlink(missing_ok=True)
 
 
 def _save(model: PreTrainedModel, target: Target) -> None:
-    model.to(target.dtype)
+    model.to(target.dtype)  # type: ignore[arg-type]  # theirs is wrapped untyped
     model.config.use_cache = True
     generation = model.generation_config
     generation.use_cache = True

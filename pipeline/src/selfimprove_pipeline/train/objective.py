@@ -51,7 +51,9 @@ class Objective:
     beta: float
     nll_weight: float
 
-    def terms(self, policy: Logps, reference: Logps, *, weight: Tensor, nll_weight: Tensor) -> Terms:
+    def terms(
+        self, policy: Logps, reference: Logps, *, weight: Tensor, nll_weight: Tensor
+    ) -> Terms:
         """Return the part of the loss that these pairs make.
 
         `weight` is each pair's share of the DPO term, `nll_weight` that of its chosen

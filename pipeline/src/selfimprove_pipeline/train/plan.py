@@ -16,7 +16,8 @@ from selfimprove_pipeline.train.rows import TokenRow
 class Slot(NamedTuple):
     """A row in a micro-batch with its shares of the two loss terms."""
 
-    index: int
+    row: int
+    """row is its index among all rows."""
     weight: float
     nll_weight: float
 

@@ -9,7 +9,7 @@ import socket
 from collections.abc import Callable
 from typing import TypeVar
 
-import deepspeed
+import deepspeed  # type: ignore[import-untyped]
 import torch
 import torch.distributed
 

@@ -15,7 +15,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils.logging import disable_progress_bar
-from trl import DPOConfig
+from trl.trainer.dpo_config import DPOConfig
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.chat import Renderer
@@ -89,7 +89,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     started = time.monotonic()
     ranks.describe_single_rank()
     ranks.use_plain_collectives()
-    disable_progress_bar()
+    disable_progress_bar()  # type: ignore[no-untyped-call]
     training = job.training
     shape = Shape(training.global_batch_size, training.micro_batch_size, ranks.world_size())
     buffers = fp32_buffers(str(job.model))
@@ -106,7 +106,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
             vault, every=training.checkpoint_steps, label=setting.label, on_step=on_step
         )
     )
-    trainer.train(resume_from_checkpoint=setting.checkpoint and str(setting.checkpoint))
+    trainer.train(resume_from_checkpoint=str(setting.checkpoint) if setting.checkpoint else None)
     trained = time.monotonic()
     report = _report(setting, trainer)
     shares = _write(setting, trainer, report)
@@ -196,11 +196,11 @@ def _history(trainer: PairTrainer) -> list[dict[str, float]]:
 
 def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str, float]:
     """Write the model folder on the first rank; return the shares of changed weights."""
-    weights = model_folder.masters(trainer.model, keep=ranks.is_first())
+    weights = model_folder.masters(trainer.policy, keep=ranks.is_first())
     shares = {}
     if ranks.is_first():
         # From here on from_pretrained means whole weights on this rank, not ZeRO-3 parts.
-        unset_hf_deepspeed_config()
+        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         shares = _write_model(setting, weights).shares()
         _write_beside(setting, trainer, report)
         model_folder.open_to_readers(setting.job.output)
@@ -228,7 +228,5 @@ def _write_beside(setting: _Setting, trainer: PairTrainer, report: Report) -> No
     model_folder.copy_tokenizer(job.model, job.output, template=job.chat.template)
     lines = [json.dumps({name: row[name] for name in COLUMNS}) for row in _history(trainer)]
     (job.output / METRICS).write_text("".join(f"{line}\n" for line in lines))
-    card = model_card(
-        job.lineage, training=job.training, counts=report.counts, drops=report.drops
-    )
+    card = model_card(job.lineage, training=job.training, counts=report.counts, drops=report.drops)
     (job.output / "README.md").write_text(card)

@@ -10,20 +10,20 @@ import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 import torch.distributed
-from accelerate import init_empty_weights
-from datasets import Dataset
+from accelerate import init_empty_weights  # type: ignore[import-untyped]
+from datasets import Dataset  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback
-from trl import DPOConfig, DPOTrainer
 from trl.models.utils import prepare_deepspeed
-from trl.trainer.dpo_trainer import DataCollatorForPreference
+from trl.trainer.dpo_config import DPOConfig
+from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
 from typing_extensions import override
 
 from selfimprove_pipeline.errors import InputError
@@ -56,7 +56,9 @@ def fp32_buffers(model: str) -> dict[str, Tensor]:
     Call it before DeepSpeed is configured, else they come out in bf16.
     """
     with init_empty_weights(include_buffers=False):
-        skeleton = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(model))
+        skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            AutoConfig.from_pretrained(model)
+        )
     stored = skeleton.state_dict().keys()
     return {name: value for name, value in skeleton.named_buffers() if name not in stored}
 
@@ -70,8 +72,8 @@ class SlotRows(TorchDataset[dict[str, Any]]):
     @override
     def __getitem__(self, slot: Slot) -> dict[str, Any]:
         return {
-            **self._rows[slot.index],
-            "index": slot.index,
+            **self._rows[slot.row],
+            "row": slot.row,
             "weight": slot.weight,
             "nll_weight": slot.nll_weight,
         }
@@ -89,12 +91,12 @@ class Collator:
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
         """Return tensors: tokens and masks of shape (2 x pairs, tokens), the others (pairs,)."""
         batch: dict[str, Tensor] = self._collate(examples)
-        for name in ("index", "weight", "nll_weight"):
+        for name in ("row", "weight", "nll_weight"):
             batch[name] = torch.tensor([example[name] for example in examples])
         return batch
 
 
-class PairTrainer(DPOTrainer):  # type: ignore[misc]
+class PairTrainer(DPOTrainer):
     """Trains on planned micro-batches with the loss of `objective`."""
 
     loss_is_scaled_for_ga = True  # the weights normalise; transformers must not divide again
@@ -127,6 +129,11 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         if lora is not None:
             self._restore_adapter_dropout(lora.lora_dropout)
 
+    @property
+    def policy(self) -> torch.nn.Module:
+        """The model that trains, unwrapped."""
+        return cast("torch.nn.Module", self.model)
+
     @override
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
@@ -152,21 +159,23 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         own: References = {}
         for batch in self._loader(dataset, self.work.slots[: self.work.first_pass]):
             inputs = self._prepare_inputs(batch)
-            chosen, rejected = self.compute_ref_log_probs(model, _model_inputs(inputs))
+            chosen, rejected = self.compute_ref_log_probs(  # type: ignore[no-untyped-call]
+                model, _model_inputs(inputs)
+            )
             real = inputs["weight"] > 0
-            indices, *logps = (x[real].tolist() for x in (inputs["index"], chosen, rejected))
+            indices, *logps = (x[real].tolist() for x in (inputs["row"], chosen, rejected))
             own |= dict(zip(indices, zip(*logps, strict=True), strict=True))
         found = _merged(own)
         if not all(math.isfinite(logp) for logps in found.values() for logp in logps):
-            msg = "expected finite log-probabilities from the model, found others; check its weights"
+            msg = "expected finite log-probabilities of the model, found others; check its weights"
             raise InputError(msg)
         return found
 
     def _reference_model(self) -> torch.nn.Module:
         if self.is_deepspeed_enabled:
-            engine: torch.nn.Module = prepare_deepspeed(self.model, self.accelerator)
+            engine: torch.nn.Module = prepare_deepspeed(self.policy, self.accelerator)
             return engine
-        return self.model.eval()
+        return self.policy.eval()
 
     @override
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
@@ -175,7 +184,7 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _loader(self, dataset: Dataset, slots: list[list[Slot]]) -> DataLoader[dict[str, Any]]:
         return DataLoader(
             SlotRows(dataset),
-            batch_sampler=slots,  # type: ignore[arg-type]
+            batch_sampler=slots,
             collate_fn=self.data_collator,
             pin_memory=self.args.dataloader_pin_memory,
         )
@@ -209,7 +218,8 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
         real = (inputs["weight"] > 0).repeat(2)
         tokens = (inputs["attention_mask"].sum(dim=1) * real).sum()
         self._sums += torch.cat([terms.measures.double(), tokens.double()[None]])
-        return terms.loss * self.args.world_size
+        loss: Tensor = terms.loss * self.args.world_size
+        return loss
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
@@ -239,14 +249,16 @@ class PairTrainer(DPOTrainer):  # type: ignore[misc]
     def _restore_buffers(self) -> None:
         # deepspeed.zero.Init makes every float tensor bf16, rotary frequencies too: far positions
         # would be turned by other angles than in the engine that generates.
-        base = self.model.get_base_model() if isinstance(self.model, PeftModel) else self.model
+        base = self.policy
+        if isinstance(base, PeftModel):
+            base = base.get_base_model()
         for name, buffer in base.named_buffers():
             if name in self.work.buffers:
                 buffer.data = self.work.buffers[name].to(buffer.device)
 
     def _restore_adapter_dropout(self, probability: float) -> None:
         # TRL's disable_dropout means the model's own; it also silences the adapter's.
-        for name, module in self.model.named_modules():
+        for name, module in self.policy.named_modules():
             if "lora_dropout" in name and isinstance(module, torch.nn.Dropout):
                 module.p = probability
 

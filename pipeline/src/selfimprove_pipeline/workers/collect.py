@@ -10,13 +10,14 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Generic, TypeVar
+from typing import Any, Final, Generic, Protocol, TypeVar
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest, Row
-from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.translate import Passage
 
 FLUSH_ROWS: Final = 64
 FLUSH_SECONDS: Final = 5.0
@@ -24,6 +25,24 @@ PART: Final = "rows"
 
 RowT = TypeVar("RowT", bound=Row)
 Rows = Mapping[str, RowT]
+
+
+class Completer(Protocol):
+    """What completes the requests of tasks: an `Engine`, or a `Translator` for passages."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds that the start took."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that determine its output."""
+
+    def complete(self, requests: Iterable[Any]) -> Iterator[Completion]:
+        """Yield each request's completion as it finishes, in any order."""
+
+    def close(self) -> None:
+        """End what it holds."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +54,7 @@ class Task(Generic[RowT]):
     kind: type[RowT]
     order: Sequence[str]
     """order of the ids in the artifact."""
-    pending: Callable[[Rows[RowT]], Iterable[Request]]
+    pending: Callable[[Rows[RowT]], Iterable[Request | Passage]]
     """pending gives the requests that the rows so far leave open, none when all is done."""
     row: Callable[[Completion, Rows[RowT]], RowT]
     """row of a completion; a later row of the same id replaces an earlier one."""
@@ -106,7 +125,7 @@ class _Open(Generic[RowT]):
 
 
 def collect(
-    engine: Engine,
+    engine: Completer,
     tasks: Sequence[Task[RowT]],
     repository: Repository,
     on_progress: OnProgress,
@@ -127,7 +146,7 @@ def collect(
     )
 
 
-def _keyed(one: _Open[RowT], all_open: Sequence[_Open[RowT]]) -> Iterator[Request]:
+def _keyed(one: _Open[RowT], all_open: Sequence[_Open[RowT]]) -> Iterator[Request | Passage]:
     """Yield a task's pending requests with keys that are unique among all tasks."""
     number = all_open.index(one)
     for request in one.task.pending(one.rows):
@@ -136,9 +155,9 @@ def _keyed(one: _Open[RowT], all_open: Sequence[_Open[RowT]]) -> Iterator[Reques
 
 
 def _round(
-    engine: Engine,
+    engine: Completer,
     open_tasks: Sequence[_Open[RowT]],
-    requests: Sequence[Request],
+    requests: Sequence[Request | Passage],
     on_progress: OnProgress,
 ) -> None:
     stage = open_tasks[0].task.target.stage
@@ -158,7 +177,7 @@ def _round(
 
 
 def _commit(
-    one: _Open[RowT], engine: Engine, repository: Repository, start_seconds: float
+    one: _Open[RowT], engine: Completer, repository: Repository, start_seconds: float
 ) -> Manifest:
     task = one.task
     rows = [one.rows[identifier] for identifier in task.order]

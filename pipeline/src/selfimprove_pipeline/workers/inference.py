@@ -1,33 +1,52 @@
-"""Evaluate M_t, let it answer and translate: one process and one engine start."""
+"""Evaluate M_t, let it answer and translate: one process and one engine start.
+
+An external translator takes the place of the engine in the last round, when it has ended.
+"""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from selfimprove_pipeline import evaluate, generate, languages, stages, translate
+from selfimprove_pipeline import evaluate, external, generate, languages, stages, translate
 from selfimprove_pipeline.artifacts import Answer, Evaluated, Prompt, Translation
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.languages import Identify
 from selfimprove_pipeline.prompts import Parallel
+from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Target
-from selfimprove_pipeline.translate import Direction
-from selfimprove_pipeline.workers.collect import OnProgress, Rows, Task, collect
+from selfimprove_pipeline.translate import Direction, Passage
+from selfimprove_pipeline.workers.collect import Completer, OnProgress, Rows, Task, collect
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
+OWN_WORK: Final[tuple[Stage, ...]] = ("evaluate", "generate")
+"""Stages that need the model itself, whoever translates."""
+TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
+
 
 @dataclass(frozen=True)
 class Bench:
-    """What the tasks of one iteration share."""
+    """What the tasks of one iteration share. The model is fetched when it is first needed."""
 
     setting: Setting
-    renderer: Renderer
+    model: Model
     prompts: Parallel
     identify: Identify
+
+    @cached_property
+    def folder(self) -> Path:
+        """The model's folder on this machine."""
+        return self.setting.folder(self.model)
+
+    @cached_property
+    def renderer(self) -> Renderer:
+        """The renderer of the model's tokenizer and template."""
+        return Renderer(self.folder, self.setting.spec.chat)
 
 
 def work(
@@ -38,31 +57,57 @@ def work(
     found = survey(iteration, setting.repository.manifest)
     if are_finished(found, INFERENCE):
         return
-    folder = setting.folder(model)
     bench = Bench(
         setting=setting,
-        renderer=Renderer(folder, setting.spec.chat),
+        model=model,
         prompts=setting.prompts_of(index),
         identify=languages.identifier(setting.spec.languages.all()),
     )
-    engine = start(folder, bench.renderer)
+
+    def engine() -> Completer:
+        return start(bench.folder, bench.renderer)
+
+    described = setting.spec.translation.external
+    if described is None or are_finished(found, TRANSLATE):
+        _complete(bench, iteration, INFERENCE, engine, on_progress)
+        return
+    # Before the engine's hours: a translator that does not fit the languages is refused now.
+    translator = external.translator(described, setting.spec)
+    _complete(bench, iteration, OWN_WORK, engine, on_progress)
+    _complete(bench, iteration, TRANSLATE, lambda: translator, on_progress)
+
+
+def _complete(
+    bench: Bench,
+    iteration: stages.Iteration,
+    names: tuple[Stage, ...],
+    start: Callable[[], Completer],
+    on_progress: OnProgress,
+) -> None:
+    """Make what is missing of some stages with one engine, which is started if there is any."""
+    repository = bench.setting.repository
+    if are_finished(survey(iteration, repository.manifest), names):
+        return
+    engine = start()
     try:
         start_seconds = engine.start_seconds
-        for tasks in _rounds(bench, iteration):
-            collect(engine, tasks, setting.repository, on_progress, start_seconds=start_seconds)
+        for tasks in _rounds(bench, iteration, names):
+            collect(engine, tasks, repository, on_progress, start_seconds=start_seconds)
             start_seconds = 0.0
     finally:
         engine.close()
 
 
-def _rounds(bench: Bench, iteration: stages.Iteration) -> Iterator[Sequence[Task[Any]]]:
+def _rounds(
+    bench: Bench, iteration: stages.Iteration, names: tuple[Stage, ...]
+) -> Iterator[Sequence[Task[Any]]]:
     """Yield the missing tasks stage by stage: translations need the digests of the answers."""
     makers: dict[str, Callable[[Bench, Target, Survey], Task[Any]]] = {
         "evaluate": evaluate_task,
         "generate": generate_task,
         "translate": translate_task,
     }
-    for name in INFERENCE:
+    for name in names:
         found = survey(iteration, bench.setting.repository.manifest)
         if name in found and found[name].missing:
             yield [makers[name](bench, target, found) for target in found[name].missing]
@@ -111,8 +156,10 @@ def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translat
     answers = {row.id: row for row in bench.setting.repository.rows(manifest, Answer)}
     spec = bench.setting.spec
 
-    def pending(done: Rows[Translation]) -> Iterator[Request]:
+    def pending(done: Rows[Translation]) -> Iterator[Request] | Iterator[Passage]:
         wanted, attempt = translate.open_rows(answers, done, spec)
+        if spec.translation.external is not None:
+            return translate.passages(wanted, direction, spec, attempt)
         return translate.requests(wanted, direction, spec, bench.renderer, attempt)
 
     def row(completion: Completion, done: Rows[Translation]) -> Translation:

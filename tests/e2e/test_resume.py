@@ -1,0 +1,161 @@
+"""Kills, Ctrl-C and second starts: what is done stays done, and the result is the same."""
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support.cli import Cli, descendants, survivors, wait_for
+
+pytestmark = pytest.mark.e2e
+
+SMALL = (
+    "iterations=1",
+    "prompts.perIteration=130",
+    "training.checkpointSteps=4",
+    "evaluation={suites: [{name: exactMatch, uri: 's3://miniature/suite', limit: 70}]}",
+)
+"""One iteration of one to two minutes: three flushes a language, five or more steps."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """Return what the small run comes to when nobody disturbs it."""
+    folder = tmp_path_factory.mktemp("undisturbed")
+    cli = Cli(folder / "store", folder / "cache")
+    cli.upload_miniature()
+    result = cli(*cli.run_arguments(*SMALL))
+    assert result.code == 0, result.errors
+    return {"cli": cli, **cli.show()}
+
+
+@pytest.fixture
+def cli(tmp_path: Path) -> Cli:
+    """Return a command line with a store that has the miniature's inputs and nothing else."""
+    made = Cli(tmp_path / "store", tmp_path / "cache")
+    made.upload_miniature()
+    return made
+
+
+def digests(status: dict[str, Any]) -> dict[str, str]:
+    """Return the digest of every stage and model."""
+    found = {f"M{i['index']}": i["model"]["digest"] for i in status["iterations"]}
+    stages = {
+        f"M{i['index']} {stage['name']}": stage["digest"]
+        for i in status["iterations"]
+        for stage in i["stages"]
+    }
+    return found | stages
+
+
+def parts(cli: Cli, stage: str) -> list[Path]:
+    """Return the flushed rows of a stage's unfinished artifacts."""
+    return [path for folder in cli.artifacts(stage) for path in folder.glob("parts/**/*.jsonl")]
+
+
+def checkpoints(cli: Cli) -> list[Path]:
+    """Return the manifests of whole checkpoints."""
+    return [
+        path
+        for folder in cli.artifacts("train")
+        for path in folder.glob("checkpoints/*/manifest.json")
+    ]
+
+
+def kill_all_at_once(process: subprocess.Popen[str]) -> list[str]:
+    """Kill the runner as the kernel would, and return what lives on."""
+    started = descendants(process)
+    assert started
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    return survivors(started)
+
+
+@pytest.mark.parametrize("stage", ["generate", "translate"])
+def test_a_kill_costs_only_the_rows_in_flight(
+    stage: str, cli: Cli, undisturbed: dict[str, Any]
+) -> None:
+    """After kill -9 the flushed rows are not asked for again, and every digest is the same."""
+    process = cli.start(*cli.run_arguments(*SMALL))
+    wait_for(lambda: len(parts(cli, stage)) >= 2, process, f"rows of {stage}")
+    assert kill_all_at_once(process) == []
+
+    result = cli(*cli.run_arguments(*SMALL))
+    assert result.code == 0, result.errors
+    status = cli.show()
+    assert digests(status) == digests(undisturbed)
+    counts = next(s["counts"] for s in status["iterations"][0]["stages"] if s["name"] == stage)
+    assert counts["resumedRows"] >= 64
+    assert counts["requests"] <= counts["rows"] - counts["resumedRows"] + counts.get("retried", 0)
+    assert list(cli.store.rglob("parts/**/*.jsonl")) == []
+
+
+def test_a_killed_training_goes_on_from_its_checkpoint(
+    cli: Cli, undisturbed: dict[str, Any]
+) -> None:
+    """At most checkpointSteps steps are lost, and the model is the same to the bit."""
+    process = cli.start(*cli.run_arguments(*SMALL))
+    wait_for(lambda: bool(checkpoints(cli)), process, "a checkpoint")
+    assert kill_all_at_once(process) == []
+
+    result = cli(*cli.run_arguments(*SMALL))
+    assert result.code == 0, result.errors
+    assert [event["worker"] for event in result.events if event["event"] == "worker"] == [
+        "training",
+        "inference",
+    ]
+    first_step = next(e["done"] for e in result.events if e.get("stage") == "train")
+    assert first_step > 4
+    assert digests(cli.show()) == digests(undisturbed)
+
+
+def test_ctrl_c_ends_every_process_and_says_how_to_go_on(cli: Cli) -> None:
+    """Exit code 130, no process left, the run still counts as running."""
+    process = cli.start(*cli.run_arguments(*SMALL))
+    wait_for(lambda: bool(parts(cli, "generate")), process, "rows of generate")
+    started = descendants(process)
+    os.kill(process.pid, signal.SIGINT)
+    _, errors = process.communicate()
+
+    assert process.returncode == 130
+    assert "run again to go on where it was" in errors
+    assert survivors(started) == []
+    assert cli.show()["outcome"] == "Running"
+
+
+def test_a_finished_run_starts_nothing_again(undisturbed: dict[str, Any]) -> None:
+    """Running again says so, and every stage was found in the store."""
+    cli: Cli = undisturbed["cli"]
+    result = cli(*cli.run_arguments(*SMALL))
+
+    assert (result.code, result.events) == (0, [])
+    assert "nothing to do, everything is in the store" in result.output
+    status = cli.show()
+    assert all(stage["cached"] for i in status["iterations"] for stage in i["stages"])
+    assert digests(status) == digests(undisturbed)
+    assert not any(s["cached"] for i in undisturbed["iterations"] for s in i["stages"])
+
+
+def test_a_changed_recipe_computes_only_what_depends_on_it(undisturbed: dict[str, Any]) -> None:
+    """Another dominantPairs makes other pairs from the same answers and translations."""
+    cli: Cli = undisturbed["cli"]
+    result = cli(*cli.run_arguments(*SMALL, "pairing.dominantPairs=all"))
+
+    assert result.code == 0, result.errors
+    assert [event["worker"] for event in result.events if event["event"] == "worker"] == [
+        "light",
+        "training",
+        "inference",
+    ]
+    cached = {s["name"]: s["cached"] for s in cli.show()["iterations"][0]["stages"]}
+    assert cached == {
+        "evaluate": True,
+        "generate": True,
+        "translate": True,
+        "pair": False,
+        "score": False,
+        "train": False,
+    }

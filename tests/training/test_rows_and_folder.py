@@ -1,0 +1,103 @@
+"""What goes in is whole rows, what comes out is an ordinary model folder."""
+
+import json
+from collections import Counter
+from typing import Any
+
+import pytest
+import torch
+from transformers import AutoConfig, AutoTokenizer, GenerationConfig
+
+from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.recipe.sources import Chat
+from selfimprove_pipeline.train.rows import tokenize
+from support import dpo_by_hand
+from support.models import CHATML
+from support.training import END_OF_TURN, metrics
+
+pytestmark = pytest.mark.training
+
+
+def test_completions_end_with_the_end_of_turn_and_nothing_after_it(world: Any) -> None:
+    """The template's line feed after the end of turn is not trained."""
+    rows = tokenize(world.pairs["40"], Renderer(world.model, Chat()), max_length=512)
+    assert len(rows.kept) == 40
+    for row, pair in zip(rows.kept, world.pairs["40"], strict=True):
+        assert list(row.chosen_ids) == [*pair.chosen[0].content.encode(), END_OF_TURN]
+        assert list(row.rejected_ids) == [*pair.rejected[0].content.encode(), END_OF_TURN]
+
+
+def test_overlong_rows_are_counted_and_not_cut(world: Any) -> None:
+    """A row with a side over maxLength is a drop of its language; the others train whole."""
+    ids = [dpo_by_hand.ids(world.model, pair) for pair in world.pairs["7"]]
+    expected = Counter(
+        pair.language for pair, one in zip(world.pairs["7"], ids, strict=True) if one.length > 45
+    )
+    result = world.results["overlong"]
+    assert expected
+    assert result["drops"] == {lang: {"overlong": count} for lang, count in expected.items()}
+    assert result["counts"]["trained"] == 7 - expected.total()
+    kept = [one for one in ids if one.length <= 45]
+    tokens = sum(2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in kept)
+    assert metrics(world.trainings["overlong"])[0]["tokens"] == tokens
+
+
+def test_nothing_to_train_on_is_refused(world: Any) -> None:
+    """The message names the field to raise."""
+    assert "InputError: expected pairs of at most" in world.results["all-overlong"]["error"]
+
+
+def test_loss_that_is_not_finite_ends_the_training(world: Any) -> None:
+    """A model of NaNs is never written."""
+    assert "InputError: expected a finite loss, found" in world.results["not-finite"]["error"]
+    assert not world.trainings["not-finite"].output.exists()
+
+
+def test_model_folder_is_complete_and_readable(world: Any) -> None:
+    """Weights in saveDtype, an end of turn, the recipe's template, a card, mode 0644."""
+    training = world.trainings["saved-bf16"]
+    names = {path.name for path in training.output.iterdir()}
+    assert names == {
+        "README.md",
+        "chat_template.jinja",
+        "config.json",
+        "generation_config.json",
+        "metrics.jsonl",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    }
+    assert {path.stat().st_mode & 0o777 for path in training.output.iterdir()} == {0o644}
+    assert AutoConfig.from_pretrained(training.output).dtype == torch.bfloat16
+    generation = GenerationConfig.from_pretrained(training.output)
+    assert generation.use_cache is True
+    assert END_OF_TURN in generation.eos_token_id
+    assert AutoTokenizer.from_pretrained(training.output).chat_template == CHATML
+    assert (training.output / "tokenizer.json").read_bytes() == (
+        world.model / "tokenizer.json"
+    ).read_bytes()
+
+
+def test_template_of_the_recipe_replaces_the_models(world: Any) -> None:
+    """The next model is prompted as it was trained."""
+    training = world.trainings["template"]
+    template = training.chat["template"]
+    assert AutoTokenizer.from_pretrained(training.output).chat_template == template
+
+
+def test_card_names_lineage_and_settings(world: Any) -> None:
+    """Readers and the hub find tags, languages, counts and hyper-parameters; no machine paths."""
+    card = (world.trainings["overlong"].output / "README.md").read_text()
+    for part in ("- lidr\n- dpo\n- trl\n", "- en\n- de\n", "| iteration | 1 |", "| beta | 0.5 |"):
+        assert part in card
+    assert "| reason | dropped pairs |" in card
+    assert str(world.model.parent) not in card
+
+
+def test_metrics_have_one_row_a_step(world: Any) -> None:
+    """Every column stands in every row, as plain JSON."""
+    text = (world.trainings["dpo"].output / "metrics.jsonl").read_text()
+    rows = [json.loads(line) for line in text.splitlines()]
+    assert [row["step"] for row in rows] == [1, 2, 3, 4, 5, 6]
+    assert {len(row) for row in rows} == {12}
+    assert rows[-1]["rewards/accuracies"] == pytest.approx(1)

@@ -1,0 +1,40 @@
+"""Rules of the tree itself that no other tool checks."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDERS_THAT_ARE_NO_PACKAGES = ("pipeline", "pipeline/src", "tests", "examples")
+
+
+@pytest.mark.parametrize("folder", FOLDERS_THAT_ARE_NO_PACKAGES)
+def test_top_level_folders_are_never_packages(folder: str) -> None:
+    """A package named operator would shadow the standard library's."""
+    assert not (REPOSITORY / folder / "__init__.py").exists()
+
+
+def test_folders_of_tests_are_no_packages() -> None:
+    """Neither is any folder below tests/."""
+    assert list((REPOSITORY / "tests").rglob("__init__.py")) == []
+
+
+def test_every_test_says_in_a_sentence_what_must_be_true() -> None:
+    """A test's docstring is what a reader of a failure reads first."""
+    silent = [
+        f"{path.name}:{node.lineno} {node.name}"
+        for path in (REPOSITORY / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and node.name.startswith("test_")
+        and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
+def test_no_module_is_named_utils() -> None:
+    """A module has a subject."""
+    names = {path.stem for path in (REPOSITORY / "pipeline").rglob("*.py")}
+
+    assert names.isdisjoint({"utils", "util", "helpers", "common", "misc"})
