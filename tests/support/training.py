@@ -101,7 +101,7 @@ def tied_qwen2(folder: Path, *, seed: int = 0) -> Path:
     """Write a seeded Qwen2 of 2 layers and 32 dimensions whose head shares the embedding."""
     byte_level(folder, special=CHATML_SPECIAL, config=CHATML_CONFIG)
     torch.manual_seed(seed)
-    model = transformers.Qwen2ForCausalLM(
+    model = transformers.Qwen2ForCausalLM(  # type: ignore[no-untyped-call]  # theirs is untyped
         transformers.Qwen2Config(
             vocab_size=304,
             hidden_size=32,

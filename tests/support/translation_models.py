@@ -1,0 +1,102 @@
+"""Tiny translation models with random weights, with the tokenizers that their families have."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any, Final
+
+import sentencepiece
+import torch
+import transformers
+
+POSITIONS: Final = 48
+
+_SENTENCES: Final = (
+    "the dog sees the cat",
+    "a cat runs",
+    "we read two books",
+    "der hund sieht die katze",
+    "eine katze rennt",
+    "wir lesen zwei buecher",
+)
+_SHAPE: Final = {
+    "d_model": 16,
+    "encoder_layers": 1,
+    "decoder_layers": 1,
+    "encoder_attention_heads": 2,
+    "decoder_attention_heads": 2,
+    "encoder_ffn_dim": 32,
+    "decoder_ffn_dim": 32,
+    "max_position_embeddings": POSITIONS,
+    # Wider than the usual 0.02, so that greedy choices are far apart and vary.
+    "init_std": 0.5,
+}
+
+
+def tiny_marian(folder: Path, source: str | None, target: str | None, *, seed: int = 0) -> Path:
+    """Write a Marian model whose tokenizer states one direction; it ends some of its texts."""
+    folder.mkdir(parents=True)
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_SENTENCES * 20),
+        model_writer=trained,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    known = [pieces.id_to_piece(number) for number in range(pieces.get_piece_size())]
+    words = [piece for piece in known if piece not in ("<s>", "</s>", "<unk>")]
+    vocabulary = ["</s>", "<unk>", *words, "<pad>"]
+    for name in ("source.spm", "target.spm"):
+        (folder / name).write_bytes(trained.getvalue())
+    numbered = {token: number for number, token in enumerate(vocabulary)}
+    (folder / "vocab.json").write_text(json.dumps(numbered))
+    config = {"source_lang": source, "target_lang": target, "tokenizer_class": "MarianTokenizer"}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+    padding = numbered["<pad>"]
+    model = _random(
+        transformers.MarianMTModel,
+        transformers.MarianConfig(
+            vocab_size=len(vocabulary),
+            eos_token_id=0,
+            pad_token_id=padding,
+            decoder_start_token_id=padding,
+            forced_eos_token_id=0,
+            **_SHAPE,
+        ),
+        seed,
+    )
+    model.final_logits_bias[0, 0] = 3.0
+    model.final_logits_bias[0, padding] = -1e4
+    model.save_pretrained(folder)
+    return folder
+
+
+def tiny_nllb(folder: Path, *, seed: int = 0) -> Path:
+    """Write a model of NLLB's architecture with its 202 languages and the letters a to z."""
+    letters = ["<s>", "<pad>", "</s>", "<unk>", "\u2581", *map(chr, range(97, 123))]
+    tokenizer = transformers.NllbTokenizer(
+        vocab={token: number for number, token in enumerate(letters)}, merges=[]
+    )
+    tokenizer.save_pretrained(folder)
+    model = _random(
+        transformers.M2M100ForConditionalGeneration,
+        transformers.M2M100Config(
+            vocab_size=len(tokenizer),
+            bos_token_id=0,
+            pad_token_id=1,
+            eos_token_id=2,
+            decoder_start_token_id=2,
+            **_SHAPE,
+        ),
+        seed,
+    )
+    model.save_pretrained(folder)
+    return folder
+
+
+def _random(kind: Any, config: Any, seed: int) -> Any:
+    torch.manual_seed(seed)
+    return kind(config)
