@@ -110,7 +110,7 @@ class Started:
 
 def prompts(*, max_tokens: int = LONGEST, penalty: float = 1.0) -> list[Request]:
     """Return greedy requests with random prompts of 1 to 30 tokens."""
-    generator = random.Random(7)  # noqa: S311 - test data
+    generator = random.Random(7)
     return [
         Request(
             key=str(row),
