@@ -122,7 +122,7 @@ def tied_qwen2(folder: Path, *, seed: int = 0) -> Path:
 
 def some_pairs(count: int, *, seed: int = 0) -> tuple[Pair, ...]:
     """Return pairs of a few words, of many lengths; chosen and rejected use different words."""
-    source = random.Random(seed)  # noqa: S311 - sample texts
+    source = random.Random(seed)
 
     def text(words: Sequence[str], most: int) -> tuple[Message, ...]:
         chosen = (source.choice(words) for _ in range(source.randint(1, most)))

@@ -19,7 +19,7 @@ _SENTENCES: Final = (
     "eine katze rennt",
     "wir lesen zwei buecher",
 )
-_SHAPE: Final = {
+_SHAPE: Final[dict[str, Any]] = {
     "d_model": 16,
     "encoder_layers": 1,
     "decoder_layers": 1,
@@ -36,21 +36,10 @@ _SHAPE: Final = {
 def tiny_marian(folder: Path, source: str | None, target: str | None, *, seed: int = 0) -> Path:
     """Write a Marian model whose tokenizer states one direction; it ends some of its texts."""
     folder.mkdir(parents=True)
-    trained = io.BytesIO()
-    sentencepiece.SentencePieceTrainer.train(
-        sentence_iterator=iter(_SENTENCES * 20),
-        model_writer=trained,
-        vocab_size=60,
-        hard_vocab_limit=False,
-        minloglevel=2,
-        num_threads=1,
-    )
-    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
-    known = [pieces.id_to_piece(number) for number in range(pieces.get_piece_size())]
-    words = [piece for piece in known if piece not in ("<s>", "</s>", "<unk>")]
+    pieces, words = _pieces()
     vocabulary = ["</s>", "<unk>", *words, "<pad>"]
     for name in ("source.spm", "target.spm"):
-        (folder / name).write_bytes(trained.getvalue())
+        (folder / name).write_bytes(pieces)
     numbered = {token: number for number, token in enumerate(vocabulary)}
     (folder / "vocab.json").write_text(json.dumps(numbered))
     config = {"source_lang": source, "target_lang": target, "tokenizer_class": "MarianTokenizer"}
@@ -81,10 +70,47 @@ def tiny_nllb(folder: Path, *, seed: int = 0) -> Path:
         vocab={token: number for number, token in enumerate(letters)}, merges=[]
     )
     tokenizer.save_pretrained(folder)
-    model = _random(
+    _m2m100(len(tokenizer), seed).save_pretrained(folder)
+    return folder
+
+
+def tiny_m2m100(folder: Path, *, seed: int = 0) -> Path:
+    """Write a model of M2M100's architecture with its hundred languages."""
+    folder.mkdir(parents=True)
+    pieces, words = _pieces()
+    vocabulary = ["<s>", "<pad>", "</s>", "<unk>", *words]
+    files = folder / "vocab.json", folder / "sentencepiece.bpe.model"
+    files[0].write_text(json.dumps({token: number for number, token in enumerate(vocabulary)}))
+    files[1].write_bytes(pieces)
+    kind: Any = transformers.M2M100Tokenizer
+    tokenizer = kind(*map(str, files))
+    tokenizer.save_pretrained(folder)
+    languages = tokenizer.lang_token_to_id.values()
+    _m2m100(max(languages) + 1, seed).save_pretrained(folder)
+    return folder
+
+
+def _pieces() -> tuple[bytes, list[str]]:
+    """Return a SentencePiece model of the sentences, and its pieces but the special ones."""
+    trained = io.BytesIO()
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(_SENTENCES * 20),
+        model_writer=trained,
+        vocab_size=60,
+        hard_vocab_limit=False,
+        minloglevel=2,
+        num_threads=1,
+    )
+    pieces = sentencepiece.SentencePieceProcessor(model_proto=trained.getvalue())
+    known = [pieces.id_to_piece(number) for number in range(pieces.get_piece_size())]
+    return trained.getvalue(), [p for p in known if p not in ("<s>", "</s>", "<unk>")]
+
+
+def _m2m100(size: int, seed: int) -> Any:
+    return _random(
         transformers.M2M100ForConditionalGeneration,
         transformers.M2M100Config(
-            vocab_size=len(tokenizer),
+            vocab_size=size,
             bos_token_id=0,
             pad_token_id=1,
             eos_token_id=2,
@@ -93,8 +119,6 @@ def tiny_nllb(folder: Path, *, seed: int = 0) -> Path:
         ),
         seed,
     )
-    model.save_pretrained(folder)
-    return folder
 
 
 def _random(kind: Any, config: Any, seed: int) -> Any:

@@ -41,7 +41,7 @@ class Plan:
         self.pairs = {
             "97": some_pairs(97),
             "40": some_pairs(40, seed=1),
-            "7": some_pairs(7, seed=2),
+            "7": some_pairs(7, seed=3),
         }
         self.pairs["flipped"] = tuple(
             pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen})
@@ -124,7 +124,7 @@ def _add_methods(plan: Plan) -> None:
     plan.add("lora-zero3", "7", 2, recipe={**lora, "zeroStage": 3, "gradientCheckpointing": True})
     plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"})
     plan.add("template", "7", chat={"template": _TEMPLATE})
-    plan.add("overlong", "7", recipe={"maxLength": 45})
+    plan.add("overlong", "7", recipe={"maxLength": 42})
     plan.add("all-overlong", "7", recipe={"maxLength": 5})
     plan.add("not-finite", "7", recipe={"beta": 2.0})
     _store_references(plan, "not-finite", chosen=3e38, rejected=-3e38)

@@ -31,13 +31,13 @@ def test_overlong_rows_are_counted_and_not_cut(world: Any) -> None:
     """A row with a side over maxLength is a drop of its language; the others train whole."""
     ids = [dpo_by_hand.ids(world.model, pair) for pair in world.pairs["7"]]
     expected = Counter(
-        pair.language for pair, one in zip(world.pairs["7"], ids, strict=True) if one.length > 45
+        pair.language for pair, one in zip(world.pairs["7"], ids, strict=True) if one.length > 42
     )
     result = world.results["overlong"]
     assert expected
     assert result["drops"] == {lang: {"overlong": count} for lang, count in expected.items()}
     assert result["counts"]["trained"] == 7 - expected.total()
-    kept = [one for one in ids if one.length <= 45]
+    kept = [one for one in ids if one.length <= 42]
     tokens = sum(2 * len(one.prompt) + len(one.chosen) + len(one.rejected) for one in kept)
     assert metrics(world.trainings["overlong"])[0]["tokens"] == tokens
 

@@ -8,6 +8,7 @@ import functools
 from collections.abc import Sequence
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -21,7 +22,7 @@ from selfimprove_pipeline.external.transformers_model import BATCH, Transformers
 from selfimprove_pipeline.translate import Direction, Passage
 from support.models import tiny_qwen2
 from support.runs import run
-from support.translation_models import POSITIONS, tiny_marian, tiny_nllb
+from support.translation_models import POSITIONS, tiny_m2m100, tiny_marian, tiny_nllb
 
 pytestmark = pytest.mark.filterwarnings(
     # Marian's tokenizer asks for a package that evens out quotation marks; it works without.
@@ -72,7 +73,7 @@ def translated(model: str, asked: Sequence[Passage]) -> list[Completion]:
 def reference(folder: str, line: str, limit: int, codes: tuple[str, str] | None) -> tuple[str, int]:
     """Return the greedy translation of one line and the number of its tokens."""
     model = transformers.AutoModelForSeq2SeqLM.from_pretrained(folder)
-    tokenizer = transformers.AutoTokenizer.from_pretrained(folder)
+    tokenizer: Any = transformers.AutoTokenizer.from_pretrained(folder)
     ids, written = tokenizer(line, add_special_tokens=False)["input_ids"], []
     source = [*ids, tokenizer.eos_token_id]
     if codes is not None:
@@ -82,7 +83,8 @@ def reference(folder: str, line: str, limit: int, codes: tuple[str, str] | None)
     while len(written) < limit and tokenizer.eos_token_id not in written:
         logits = model(torch.tensor([source]), decoder_input_ids=torch.tensor([[start, *written]]))
         written.append(int(logits.logits[0, -1].argmax()))
-    return tokenizer.decode(written, skip_special_tokens=True).strip(), len(written)
+    text: str = tokenizer.decode(written, skip_special_tokens=True)
+    return text.strip(), len(written)
 
 
 def test_a_line_becomes_what_the_model_alone_makes_of_it(marian: str) -> None:
@@ -128,8 +130,8 @@ def test_a_line_that_does_not_fit_is_overlong_and_stops_nobody_else(marian: str)
     fits, ends = " ".join(["cat"] * 8), ending_lines(marian)[0]
     found = translated(marian, passages([" ".join(["cat"] * POSITIONS), fits, ends]))
 
-    assert [translate.parse(made)[1] for made in found][0] == "overlong"
-    assert [made.finish_reason for made in found][1] != "overlong"
+    assert [made.finish_reason == "overlong" for made in found] == [True, False, False]
+    assert translate.parse(found[0]) == (None, "overlong")
     assert translate.parse(found[2]) == (reference(marian, ends, LIMIT, None)[0], None)
 
 
@@ -173,6 +175,15 @@ def test_a_multilingual_model_is_told_both_languages(
     found = translated(nllb, passages(lines, direction))
 
     expected = [reference(nllb, line, LIMIT, codes) for line in lines]
+    assert [(made.text, made.completion_tokens) for made in found] == expected
+
+
+def test_m2m100_is_told_its_languages_too(tmp_path: Path) -> None:
+    """Its codes are those of the tags, its tokens `__de__`, with ids of their own."""
+    folder = str(tiny_m2m100(tmp_path / "m2m100"))
+    found = translated(folder, passages(LINES, DE_EN))
+
+    expected = [reference(folder, line, LIMIT, ("__de__", "__en__")) for line in LINES]
     assert [(made.text, made.completion_tokens) for made in found] == expected
 
 
@@ -220,7 +231,7 @@ def test_a_model_of_another_direction_is_refused_before_anything_is_translated(
 def test_a_model_that_states_no_direction_is_refused(tmp_path: Path) -> None:
     """Guessing would translate into any language."""
     model = str(tiny_marian(tmp_path / "opus", None, None))
-    with pytest.raises(InputError, match="from en to de, found .* from None to None"):
+    with pytest.raises(InputError, match=r"from en to de, found .* from None to None"):
         TransformersTranslator(model, [EN_DE])
 
 

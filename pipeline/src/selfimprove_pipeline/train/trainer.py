@@ -8,7 +8,6 @@ reference pass, which computes or takes what `stage` hands over. Written against
 
 import math
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -19,14 +18,14 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
-from torch.utils.data import Dataset as TorchDataset
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.dpo_config import DPOConfig
-from trl.trainer.dpo_trainer import DataCollatorForPreference, DPOTrainer
+from trl.trainer.dpo_trainer import DPOTrainer
 from typing_extensions import override
 
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.train.batches import Collator, SlotRows, columns
 from selfimprove_pipeline.train.objective import MEASURES, Logps, Objective
 from selfimprove_pipeline.train.plan import Slot
 from selfimprove_pipeline.train.rows import TokenRow
@@ -63,39 +62,6 @@ def fp32_buffers(model: str) -> dict[str, Tensor]:
     return {name: value for name, value in skeleton.named_buffers() if name not in stored}
 
 
-class SlotRows(TorchDataset[dict[str, Any]]):
-    """The dataset indexed by slot: a row with its weights."""
-
-    def __init__(self, rows: Dataset) -> None:
-        self._rows = rows
-
-    @override
-    def __getitem__(self, slot: Slot) -> dict[str, Any]:
-        return {
-            **self._rows[slot.row],
-            "row": slot.row,
-            "weight": slot.weight,
-            "nll_weight": slot.nll_weight,
-        }
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-
-class Collator:
-    """TRL's batch of chosen and rejected rows, without cutting, and the columns of the slots."""
-
-    def __init__(self, pad_token_id: int) -> None:
-        self._collate = DataCollatorForPreference(pad_token_id=pad_token_id, max_length=None)
-
-    def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return tensors: tokens and masks of shape (2 x pairs, tokens), the others (pairs,)."""
-        batch: dict[str, Tensor] = self._collate(examples)
-        for name in ("row", "weight", "nll_weight"):
-            batch[name] = torch.tensor([example[name] for example in examples])
-        return batch
-
-
 class PairTrainer(DPOTrainer):
     """Trains on planned micro-batches with the loss of `objective`."""
 
@@ -119,7 +85,7 @@ class PairTrainer(DPOTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=_columns(work.rows),
+            train_dataset=columns(work.rows),
             data_collator=Collator(tokenizer.eos_token_id if pad is None else pad),
             processing_class=tokenizer,
             peft_config=lora,
@@ -271,11 +237,6 @@ class PairTrainer(DPOTrainer):
     @override
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: `model_folder` writes the card of the finished model."""
-
-
-def _columns(rows: Sequence[TokenRow]) -> Dataset:
-    names = ("prompt_ids", "chosen_ids", "rejected_ids")
-    return Dataset.from_dict({name: [list(getattr(row, name)) for row in rows] for name in names})
 
 
 def _model_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -163,17 +163,20 @@ def _round(
     stage = open_tasks[0].task.target.stage
     progress = Progress(stage=stage, total=len(requests))
     last = progress.started
-    for completion in engine.complete(requests):
-        number, _, key = completion.key.partition("/")
-        one = open_tasks[int(number)]
-        one.add(dataclasses.replace(completion, key=key))
-        now = time.monotonic()
-        one.seconds, last = one.seconds + now - last, now
-        progress.done += 1
-        progress.completion_tokens += completion.completion_tokens
-        on_progress(progress)
-    for one in open_tasks:
-        one.flush()
+    try:
+        for completion in engine.complete(requests):
+            number, _, key = completion.key.partition("/")
+            one = open_tasks[int(number)]
+            one.add(dataclasses.replace(completion, key=key))
+            now = time.monotonic()
+            one.seconds, last = one.seconds + now - last, now
+            progress.done += 1
+            progress.completion_tokens += completion.completion_tokens
+            on_progress(progress)
+    finally:
+        # Also when the rest failed: what an endpoint has answered is paid for.
+        for one in open_tasks:
+            one.flush()
 
 
 def _commit(
