@@ -45,7 +45,7 @@ check: env ## lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md docs pipeline tests examples
+	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md docs pipeline tests examples benchmarks
 
 fix: env ## format, and fix what the linter can
 	$(BIN)/ruff format .

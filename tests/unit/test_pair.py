@@ -50,7 +50,7 @@ def texts(
     others: tuple[str, ...] = ("es", "de"),
     *,
     answers: dict[tuple[str, str], str | Answer] = {},  # noqa: B006
-    translations: dict[tuple[str, str, str], str | None | Translation] = {},  # noqa: B006
+    translations: dict[tuple[str, str, str], str | Translation | None] = {},  # noqa: B006
 ) -> Texts:
     """Return an iteration in which every text says what it is, but for those given."""
     all_languages = ("en", *others)

@@ -51,7 +51,7 @@ def test_the_interval_of_a_difference_covers_the_truth() -> None:
     Half of the prompts keep their score from one model to the next, so an interval that forgot
     the pairing would be far too wide.
     """
-    generator = random.Random(7)  # noqa: S311 - a simulation, nothing is secret
+    generator = random.Random(7)
     covered = 0
     for _ in range(1000):
         before, after = _simulated(generator, prompts=60, rise=0.15)
