@@ -26,8 +26,8 @@ from rich.table import Table
 from selfimprove_pipeline import devices, generate, prompts
 from selfimprove_pipeline.artifacts import Prompt
 from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.document import load
 from selfimprove_pipeline.engine import Engine, Request
+from selfimprove_pipeline.judge import load
 from selfimprove_pipeline.recipe import Spec, resolve
 
 MINIATURE = Path(__file__).resolve().parents[1] / "examples" / "miniature"
@@ -109,7 +109,7 @@ def _random_model(folder: Path, arguments: argparse.Namespace) -> Path:
             "num_key_value_heads": max(1, arguments.hidden // 256),
         }
     )
-    model = transformers.AutoModelForCausalLM.from_config(config)
+    model = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     model.to(getattr(torch, arguments.dtype)).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(MINIATURE / "m0" / name, folder / name)

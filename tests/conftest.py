@@ -1,7 +1,7 @@
 """What all tests share: pinned threads, no hub, and skips that count where they must not be."""
 
 import os
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 
 import pytest
 
@@ -26,3 +26,20 @@ def pytest_runtest_makereport(
         report.outcome = "failed"
         report.longrepr = f"skipped where {REFUSE_SKIPS} is set: {report.longrepr}"
     return report
+
+
+NOTES = pytest.StashKey[list[str]]()
+
+
+@pytest.fixture
+def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+    """Return what writes a line under the results: something seen that no test can demand."""
+    return request.config.stash.setdefault(NOTES, []).append
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    """Write the notes of the tests."""
+    for line in config.stash.get(NOTES, []):
+        terminalreporter.write_line(f"note: {line}")

@@ -1,16 +1,21 @@
 """Kills, Ctrl-C and second starts: what is done stays done, and the result is the same."""
 
+import json
 import os
 import signal
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import transformers
 
-from support.cli import Cli, descendants, survivors, wait_for
+from support.cli import MINIATURE, Cli, descendants, survivors, wait_for
+from support.s3 import Server
 
 pytestmark = pytest.mark.e2e
+pytest_plugins = ["support.stores"]
 
 SMALL = (
     "iterations=1",
@@ -110,6 +115,99 @@ def test_a_killed_training_goes_on_from_its_checkpoint(
     first_step = next(e["done"] for e in result.events if e.get("stage") == "train")
     assert first_step > 4
     assert digests(cli.show()) == digests(undisturbed)
+
+
+def inference(cli: Cli, *settings: str) -> list[str]:
+    """Return the arguments of the worker that evaluates, generates and translates with M0."""
+    return ["worker", "inference", "--iteration", "0", *cli.run_arguments(*settings)[1:]]
+
+
+def rows_of(cli: Cli, stage: str) -> dict[str, list[dict[str, Any]]]:
+    """Return the rows of a stage's finished artifacts by file name."""
+    return {
+        path.name: [json.loads(line) for line in path.read_text().splitlines()]
+        for folder in cli.artifacts(stage)
+        for path in folder.glob("*.jsonl")
+    }
+
+
+def test_a_killed_vllm_goes_on_with_the_same_ids_and_counts(
+    tmp_path: Path, note: Callable[[str], None]
+) -> None:
+    """Batches may differ after a kill, and so may texts on vLLM; ids and counts may not."""
+    settings = (*SMALL, "evaluation={suites: []}")
+    killed, whole = (Cli(tmp_path / n, tmp_path / "cache", "vllm") for n in ("killed", "whole"))
+    for cli in (killed, whole):
+        cli.upload_miniature()
+    process = killed.start(*inference(killed, *settings))
+    wait_for(lambda: len(parts(killed, "generate")) >= 2, process, "rows of generate")
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+
+    for cli in (killed, whole):
+        result = cli(*inference(cli, *settings))
+        assert result.code == 0, result.errors
+    counts = [json.loads(path.read_text()) for path in killed.store.rglob("manifest.json")]
+    generated = [m for m in counts if m["stage"] == "generate"]
+    assert sum(m["counts"]["resumedRows"] for m in generated) >= 2
+    assert all(m["counts"]["requests"] + m["counts"]["resumedRows"] == m["rows"] for m in generated)
+    for stage in ("generate", "translate"):
+        found, expected = rows_of(killed, stage), rows_of(whole, stage)
+        ids = [
+            {name: [r["id"] for r in rows] for name, rows in f.items()} for f in (found, expected)
+        ]
+        assert ids[0] == ids[1] != {}
+        note(f"vLLM killed in {stage}: rows equal to an undisturbed run's: {found == expected}")
+
+
+def test_the_same_file_runs_on_an_s3_server_with_the_same_keys(
+    tmp_path: Path, s3_server: Server, undisturbed: dict[str, Any]
+) -> None:
+    """Digests and keys are those of the run in a folder; models are downloaded and open."""
+    bucket = s3_server.make_bucket()
+    cli = Cli(tmp_path / "store", tmp_path / "cache")
+    uri = f"s3://{bucket}/in"
+    suites = SMALL[-1].replace("s3://miniature", uri)
+    settings = (
+        *SMALL[:-1],
+        suites,
+        f"model.uri={uri}/m0",
+        f"prompts.uri={uri}/prompts",
+        f"storage.bucket={bucket}",
+        "storage.prefix=team/runs",
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in s3_server.environment().items():
+            patch.setenv(name, value)
+        for part in ("m0", "prompts", "suite"):
+            assert cli("upload", str(MINIATURE / part), f"{uri}/{part}").code == 0
+        file = str(MINIATURE / "run.yaml")
+        chosen = [f"--set={setting}" for setting in settings]
+        result = cli("run", file, "--engine", "transformers", *chosen)
+        assert result.code == 0, result.errors
+        shown = cli("show", file, "-o", "json", *chosen)
+        exported = cli(
+            "export",
+            "model",
+            file,
+            *chosen,
+            "--engine",
+            "transformers",
+            "--out",
+            str(tmp_path / "m1"),
+        )
+    assert exported.code == 0, exported.errors
+    status = json.loads(shown.output)
+
+    assert digests(status) == digests(undisturbed)
+    assert keys(status) == keys(undisturbed)
+    assert status["iterations"][1]["model"]["uri"].startswith(f"s3://{bucket}/team/runs/artifacts/")
+    transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "m1")
+
+
+def keys(status: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the artifacts of every stage with their keys."""
+    return [stage["artifacts"] for i in status["iterations"] for stage in i["stages"]]
 
 
 def test_ctrl_c_ends_every_process_and_says_how_to_go_on(cli: Cli) -> None:

@@ -16,9 +16,9 @@ import pytest
 from selfimprove_pipeline import evaluate, generate, languages, pair, prompts, translate
 from selfimprove_pipeline.artifacts import Answer, Evaluated, Pair, Translation, lines
 from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.document import load
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
+from selfimprove_pipeline.judge import load
 from selfimprove_pipeline.matching import is_match, normalized
 from selfimprove_pipeline.pair import Texts
 from selfimprove_pipeline.prompts import Parallel

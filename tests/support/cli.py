@@ -40,6 +40,7 @@ class Cli:
 
     store: Path
     cache: Path
+    engine: str = "transformers"
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a session of its own."""
@@ -62,7 +63,7 @@ class Cli:
         """Return the arguments that run the miniature file in this store."""
         file = str(MINIATURE / "run.yaml")
         chosen = [f"--set={setting}" for setting in settings]
-        return ["run", file, "--store", str(self.store), "--engine", "transformers", *chosen]
+        return ["run", file, "--store", str(self.store), "--engine", self.engine, *chosen]
 
     def show(self, *settings: str) -> dict[str, Any]:
         """Return `show -o json` of the miniature run."""
@@ -96,7 +97,8 @@ def wait_for(happened: Callable[[], bool], process: subprocess.Popen[str], what:
 
 def descendants(process: subprocess.Popen[str]) -> list[psutil.Process]:
     """Return all processes that a process has started, directly or not."""
-    return psutil.Process(process.pid).children(recursive=True)
+    found: list[psutil.Process] = psutil.Process(process.pid).children(recursive=True)
+    return found
 
 
 def survivors(processes: Sequence[psutil.Process], seconds: float = 10.0) -> list[str]:

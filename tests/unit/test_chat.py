@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Message
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
@@ -67,8 +68,9 @@ def test_chatml_prompt_and_completion(chatml: Path) -> None:
 
 def test_llama3_prompt_and_completion(llama3: Path) -> None:
     """Llama-3: the template's bos stands once, and the completion ends with <|eot_id|>."""
-    renderer = Renderer(llama3, Chat(system_prompt="Be kind."))
-    messages = renderer.with_system("Hi")
+    chat = Chat(system_prompt="Be kind.")
+    renderer = Renderer(llama3, chat)
+    messages = conversation.of_text("Hi", chat)
     assert renderer.prompt_ids(messages) == (
         BEGIN,
         *(HEADER, *b"system", HEADER_END, BLANK_LINE, *b"Be kind.", EOT),
@@ -80,8 +82,9 @@ def test_llama3_prompt_and_completion(llama3: Path) -> None:
 
 def test_llama2_prompt_and_completion(llama2: Path) -> None:
     """Llama-2: the system prompt goes into the user's turn; a space stands before text and end."""
-    renderer = Renderer(llama2, Chat(system_prompt="Be kind."))
-    messages = renderer.with_system("Hi")
+    chat = Chat(system_prompt="Be kind.")
+    renderer = Renderer(llama2, chat)
+    messages = conversation.of_text("Hi", chat)
     assert renderer.prompt_ids(messages) == (
         S,
         *b"[INST] <<SYS>>\nBe kind.\n<</SYS>>",
@@ -227,7 +230,8 @@ def test_a_template_that_does_not_work_is_named_in_one_line(
 
 def test_a_template_that_refuses_only_system_works_without_one(chatml: Path) -> None:
     """Nothing is asked of a template that the recipe does not use."""
-    assert Renderer(chatml, Chat(template=REFUSING + CHATML)).with_system("Hi") == user("Hi")
+    renderer = Renderer(chatml, Chat(template=REFUSING + CHATML))
+    assert renderer.prompt_ids(user("Hi")) == Renderer(chatml, Chat()).prompt_ids(user("Hi"))
 
 
 def test_a_tokenizer_without_template_needs_one_from_the_recipe(tmp_path: Path) -> None:

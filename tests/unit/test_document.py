@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import document, recipe
+from selfimprove_pipeline import document, judge, recipe
 from selfimprove_pipeline.errors import InputError
 
 GOOD = """\
@@ -27,7 +27,7 @@ def mistakes(text: str, *settings: str, for_cluster: bool = False, tmp: Path) ->
     path = tmp / "run.yaml"
     path.write_text(text)
     try:
-        document.load(path, settings, for_cluster=for_cluster)
+        judge.load(path, settings, for_cluster=for_cluster)
     except InputError as error:
         return str(error).splitlines()
     return []
@@ -37,7 +37,7 @@ def test_a_good_file_is_a_run(tmp_path: Path) -> None:
     """What the file says is in the run; the rest is filled by resolve."""
     path = tmp_path / "run.yaml"
     path.write_text(GOOD)
-    run = document.load(path)
+    run = judge.load(path)
 
     assert run.spec.training.beta == 0.1
     assert recipe.resolve(run).spec.training.learning_rate == 5e-7
@@ -140,7 +140,7 @@ def test_settings_replace_values_and_are_named_in_their_mistakes(tmp_path: Path)
     """`--set` takes a path under spec; a wrong one is refused with the setting itself."""
     path = tmp_path / "run.yaml"
     path.write_text(GOOD)
-    run = document.load(path, ["training.beta=0.3", "spec.iterations=3"])
+    run = judge.load(path, ["training.beta=0.3", "spec.iterations=3"])
     assert (run.spec.training.beta, run.spec.iterations) == (0.3, 3)
 
     assert mistakes(GOOD, "training.beta=x", tmp=tmp_path) == [
@@ -155,13 +155,13 @@ def test_wrong_utf8_is_named_with_its_line(tmp_path: Path) -> None:
     path.write_bytes(GOOD.encode() + b"# \xe9\n")
 
     with pytest.raises(InputError, match=r"run\.yaml:11: expected UTF-8"):
-        document.load(path)
+        judge.load(path)
 
 
 def test_a_file_that_is_not_there_is_an_input_error(tmp_path: Path) -> None:
     """The path is named."""
     with pytest.raises(InputError, match="expected a run file, found none"):
-        document.load(tmp_path / "absent.yaml")
+        judge.load(tmp_path / "absent.yaml")
 
 
 def test_file_uris_are_noted_here_and_refused_for_a_cluster(tmp_path: Path) -> None:
@@ -172,5 +172,5 @@ def test_file_uris_are_noted_here_and_refused_for_a_cluster(tmp_path: Path) -> N
 
     assert len(found) == 1
     assert "run.yaml:5: spec.model.uri: expected a URI that every node reaches" in found[0]
-    run = document.load(tmp_path / "run.yaml")
-    assert document.notes(run) == ["spec.model.uri: file:///models/m0 works on this machine alone"]
+    run = judge.load(tmp_path / "run.yaml")
+    assert judge.notes(run) == ["spec.model.uri: file:///models/m0 works on this machine alone"]

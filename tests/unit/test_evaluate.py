@@ -3,7 +3,7 @@
 import pytest
 
 from selfimprove_pipeline import evaluate, languages, score
-from selfimprove_pipeline.artifacts import FinishReason, Message, Pair, Prompt
+from selfimprove_pipeline.artifacts import Evaluated, FinishReason, Message, Pair, Prompt
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.matching import is_match
 
@@ -14,7 +14,7 @@ ENGLISH = "The answer to this question is twenty-seven."
 
 def evaluated(
     text: str, answer: str | None = None, language: str = "de", reason: FinishReason = "stop"
-) -> evaluate.Evaluated:
+) -> Evaluated:
     made = Completion(
         key="a", text=text, finish_reason=reason, prompt_tokens=1, completion_tokens=1
     )

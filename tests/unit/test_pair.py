@@ -1,5 +1,6 @@
 """The pairing rule: golden rows by hand, and what must hold for any rows."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
@@ -49,8 +50,8 @@ def texts(
     ids: list[str] = ["p1"],  # noqa: B006  never changed
     others: tuple[str, ...] = ("es", "de"),
     *,
-    answers: dict[tuple[str, str], str | Answer] = {},  # noqa: B006
-    translations: dict[tuple[str, str, str], str | Translation | None] = {},  # noqa: B006
+    answers: Mapping[tuple[str, str], str | Answer] = {},
+    translations: Mapping[tuple[str, str, str], str | Translation | None] = {},
 ) -> Texts:
     """Return an iteration in which every text says what it is, but for those given."""
     all_languages = ("en", *others)
@@ -292,7 +293,7 @@ REASON = st.sampled_from(["stop", "length"])
 def iterations(draw: st.DrawFn) -> Texts:
     """Any iteration of a few prompts with any texts, failures and finish reasons."""
     ids = draw(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=6, unique=True))
-    answers: dict[tuple[str, str], str | Answer] = {
+    answers: Mapping[tuple[str, str], str | Answer] = {
         (language, i): answer(i, language, f"{i}{language}{draw(TEXT) or ''}", draw(REASON))
         for language in ("en", "es", "de")
         for i in ids

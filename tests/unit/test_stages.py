@@ -5,6 +5,7 @@ import json
 from typing import Any, get_args
 
 import pytest
+from typing_extensions import override
 
 from selfimprove_pipeline import recipe, stages
 from selfimprove_pipeline.recipe import Run, Stage
@@ -243,6 +244,7 @@ def test_a_changed_answer_in_one_language_leaves_the_other_directions_alone() ->
     """Each translation's key holds the digest of its own source answers."""
 
     class Changed(Digests):
+        @override
         def __missing__(self, name: tuple[Stage, str]) -> str:
             return "new" if name == ("generate", "es") else super().__missing__(name)
 

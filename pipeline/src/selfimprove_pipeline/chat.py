@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import jinja2
 
+from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Message, digest
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe.sources import Chat
@@ -36,13 +37,6 @@ class Renderer:
         self._template: str = self._chosen_template()
         self._check_template_kwargs()
         self._end_of_turn: str = self._found_end_of_turn()
-
-    def with_system(self, content: str) -> tuple[Message, ...]:
-        """Return a conversation of the recipe's system prompt, if any, and one user message."""
-        user = Message(role="user", content=content)
-        if self._chat.system_prompt is None:
-            return (user,)
-        return (Message(role="system", content=self._chat.system_prompt), user)
 
     def prompt_ids(self, messages: Sequence[Message], prefill: str = "") -> tuple[int, ...]:
         """Return the ids of a conversation up to where the assistant speaks, then of `prefill`.
@@ -177,15 +171,15 @@ class Renderer:
 
     def _found_end_of_turn(self) -> str:
         """Return the first special token that the template puts after an assistant's text."""
-        conversation = self.with_system("?")
+        messages = conversation.of_text("?", self._chat)
         system = (self._chat.system_prompt or "").strip()
-        if system not in self._rendered(conversation, is_open=True):
+        if system not in self._rendered(messages, is_open=True):
             msg = (
                 f"chat.systemPrompt: the chat template of {self._folder.name} drops a system "
                 "message; leave it unset or set chat.template"
             )
             raise InputError(msg)
-        rest = self._turn(conversation, _PROBE).partition(_PROBE)[2]
+        rest = self._turn(messages, _PROBE).partition(_PROBE)[2]
         if found := [token for token in self._special_tokens() if token in rest]:
             return min(found, key=rest.index)
         msg = (

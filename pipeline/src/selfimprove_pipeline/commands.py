@@ -13,10 +13,10 @@ from rich.console import Console
 
 from selfimprove_pipeline import (
     devices,
-    document,
     export,
     forecast,
     hub,
+    judge,
     local,
     progress,
     recipe,
@@ -46,7 +46,7 @@ def cache_folder() -> Path:
 
 def setting_of(arguments: Namespace) -> Setting:
     """Return the run of a file on this machine, with a branch of a hub model resolved."""
-    run = recipe.resolve(document.load(arguments.file, arguments.set))
+    run = recipe.resolve(judge.load(arguments.file, arguments.set))
     run = _with_commit(run)
     storage = run.spec.storage
     store = open_store(storage, folder=arguments.store, environment=os.environ)
@@ -69,9 +69,9 @@ def _with_commit(run: Run) -> Run:
 
 def validate(arguments: Namespace, console: Console) -> None:
     """Judge the file and tell every mistake at once."""
-    run = document.load(arguments.file, arguments.set, for_cluster=arguments.cluster)
+    run = judge.load(arguments.file, arguments.set, for_cluster=arguments.cluster)
     recipe.resolve(run)
-    for note in document.notes(run):
+    for note in judge.notes(run):
         console.print(f"note: {note}")
     where = "a cluster" if arguments.cluster else "this machine"
     console.print(f"{arguments.file}: good for {where}")
@@ -202,7 +202,7 @@ def _iteration(arguments: Namespace, default: int) -> int:
 
 def _repository_of(arguments: Namespace) -> tuple[Repository, Run]:
     """Return the repository of a file's run; its inputs need not be there any more."""
-    found = document.load(arguments.file, arguments.set)
+    found = judge.load(arguments.file, arguments.set)
     storage = found.spec.storage
     store = open_store(storage, folder=arguments.store, environment=os.environ)
     return (

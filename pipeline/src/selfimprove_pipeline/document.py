@@ -1,26 +1,19 @@
-"""A `run.yaml` as a person wrote it: parsed as kubectl does, judged with file and line.
+"""A `run.yaml` as a person wrote it: parsed as kubectl does, each part with its file and line.
 
 PyYAML gives the nodes with their lines; the plain scalars are typed as the YAML reader of
-kubectl types them (`no` is false, `5e-7` is a number, `1:30` and dates are text). Every
-mistake of a file is reported at once.
+kubectl types them (`no` is false, `5e-7` is a number, `1:30` and dates are text). `judge`
+makes a run of it.
 """
 
-import difflib
-import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
 from typing_extensions import override
 
-from selfimprove_pipeline import languages, recipe
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe.base import Part
 
 Path_ = tuple[str | int, ...]
 
@@ -87,26 +80,6 @@ class Document:
         return "?"
 
 
-def load(path: Path, settings: Sequence[str] = (), *, for_cluster: bool = False) -> recipe.Run:
-    """Return the run that a file describes, `--set` values on top, not yet resolved.
-
-    `for_cluster` refuses what only works on one machine.
-    """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        message = f"{path}: expected a run file, found none that can be read ({error.strerror})"
-        raise InputError(message) from error
-    document = parse(content, path.name)
-    for setting in settings:
-        document = with_setting(document, setting)
-    run = judge(document)
-    mistakes = cluster_mistakes(run, document) if for_cluster else []
-    if mistakes:
-        raise DocumentError(mistakes)
-    return run
-
-
 def parse(content: bytes, name: str) -> Document:
     """Return the one document of a YAML file."""
     try:
@@ -161,7 +134,7 @@ def _walk(
             if key in seen:
                 where = f"{name}:{key_node.start_mark.line + 1}"
                 mistakes.append(
-                    Mistake(where, _dotted((*path, key)), "this key stands twice; keep one")
+                    Mistake(where, dotted((*path, key)), "this key stands twice; keep one")
                 )
             seen.add(key)
             yield (*path, key), key_node
@@ -190,135 +163,9 @@ def _replaced(value: Any, path: Path_, new: Any) -> Any:
     return {**base, path[0]: _replaced(base.get(path[0]), path[1:], new)}
 
 
-def judge(document: Document) -> recipe.Run:
-    """Return the run of a document, or raise with every mistake in it."""
-    mistakes = _unknown_languages(document)
-    try:
-        run = recipe.Run.model_validate_json(json.dumps(document.value, default=str))
-    except ValidationError as error:
-        details = _one_a_place(error.errors(include_url=False))
-        mistakes = [*(_mistake(detail, document) for detail in details), *mistakes]
-        raise DocumentError(mistakes) from error
-    if mistakes:
-        raise DocumentError(mistakes)
-    return run
-
-
-def _unknown_languages(document: Document) -> list[Mistake]:
-    """Return a mistake for each tag that has the right form and names no language."""
-    form = re.compile(recipe.LANGUAGE_PATTERN)
-    mistakes = []
-    for path in document.places:
-        value = _value_at(document.value, path)
-        is_tag = path[:2] == ("spec", "languages") and isinstance(value, str)
-        if is_tag and form.match(value) and languages.name(value) is None:
-            message = f"expected a BCP-47 tag such as de or pt-BR, found {value}"
-            mistakes.append(Mistake(document.place(path), _dotted(path), message))
-    return mistakes
-
-
-def _value_at(value: Any, path: Path_) -> Any:
-    for key in path:
-        value = value[key]
-    return value
-
-
-def _one_a_place(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
-    """Return one error for each place: a union reports each of its members."""
-    first: dict[tuple[Any, ...], ErrorDetails] = {}
-    for detail in details:
-        path = tuple(detail["loc"])
-        if not any(path[:length] in first for length in range(1, len(path))):
-            first.setdefault(path, detail)
-    return list(first.values())
-
-
-def _mistake(detail: ErrorDetails, document: Document) -> Mistake:
-    path: Path_ = tuple(detail["loc"])
-    return Mistake(document.place(path), _dotted(path), _message(detail, path))
-
-
-def _message(detail: ErrorDetails, path: Path_) -> str:
-    """Return what was expected and what was found, in the words of this project."""
-    found = _shown(detail["input"])
-    match detail["type"]:
-        case "missing":
-            return "expected a value, found none; add it"
-        case "extra_forbidden":
-            return f"expected a known field, found {path[-1]}{_suggestion(path)}"
-        case "value_error":
-            return detail["msg"].removeprefix("Value error, ")
-        case "string_pattern_mismatch":
-            pattern = detail.get("ctx", {}).get("pattern", "")
-            return f"expected text of the form {pattern}, found {found}"
-        case _:
-            wanted = detail["msg"].removeprefix("Input should ").removeprefix("be ")
-            return f"expected {wanted[:1].lower()}{wanted[1:]}, found {found}"
-
-
-def _shown(value: Any) -> str:
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    limit = 80
-    return text if len(text) <= limit else f"{text[:limit]}..."
-
-
-def _suggestion(path: Path_) -> str:
-    """Return the nearest known name of the part that an unknown field stands in."""
-    part: type[Part] = recipe.Run
-    for key in path[:-1]:
-        info = next((f for f in part.model_fields.values() if f.alias == key), None)
-        inner = recipe.part_of(info) if info else None
-        if inner is None:
-            return "; remove it"
-        part = inner
-    known = [str(field.alias) for field in part.model_fields.values()]
-    close = difflib.get_close_matches(str(path[-1]), known, n=1)
-    return f"; did you mean {close[0]}?" if close else f"; known are {', '.join(known)}"
-
-
-def _dotted(path: Path_) -> str:
+def dotted(path: Path_) -> str:
+    """Return a path as people write it: `spec.languages.others[1]`."""
     text = ""
     for key in path:
         text += f"[{key}]" if isinstance(key, int) else f".{key}" if text else str(key)
     return text
-
-
-def cluster_mistakes(run: recipe.Run, document: Document) -> list[Mistake]:
-    """Return what the API server will refuse in a run that is good on one machine."""
-    return [
-        Mistake(
-            document.place(path),
-            _dotted(path),
-            "expected a URI that every node reaches (s3://, for models also hf:// and pvc://), "
-            f"found {uri}",
-        )
-        for path, uri in _uris(run)
-        if uri.startswith("file://")
-    ]
-
-
-def notes(run: recipe.Run) -> list[str]:
-    """Return what is no mistake on this machine and worth knowing."""
-    only_here = [
-        f"{_dotted(path)}: {uri} works on this machine alone"
-        for path, uri in _uris(run)
-        if uri.startswith("file://")
-    ]
-    only_there = [
-        f"{_dotted(path)}: {uri} works on a cluster alone"
-        for path, uri in _uris(run)
-        if uri.startswith("pvc://")
-    ]
-    return only_here + only_there
-
-
-def _uris(run: recipe.Run) -> list[tuple[Path_, str]]:
-    """Return every URI that inputs are read from, with its path in the file."""
-    return [
-        (("spec", "model", "uri"), run.spec.model.uri),
-        (("spec", "prompts", "uri"), run.spec.prompts.uri),
-        *(
-            (("spec", "evaluation", "suites", index, "uri"), suite.uri)
-            for index, suite in enumerate(run.spec.evaluation.suites)
-        ),
-    ]
