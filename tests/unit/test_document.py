@@ -85,6 +85,16 @@ BAD = [
     ),
     (
         "beta: 0.1",
+        "offload: all\n    zeroStage: 2",
+        "spec.training: expected zeroStage 3 or more with offload all, found 2",
+    ),
+    (
+        "beta: 0.1",
+        "offload: optimizer\n    zeroStage: 0",
+        "spec.training: expected zeroStage 1 or more with offload optimizer, found 0",
+    ),
+    (
+        "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/mgsm}]}",
         "spec.evaluation.suites[0].name: expected 'exactMatch' or 'offTarget', found",
     ),
@@ -174,3 +184,16 @@ def test_file_uris_are_noted_here_and_refused_for_a_cluster(tmp_path: Path) -> N
     assert "run.yaml:5: spec.model.uri: expected a URI that every node reaches" in found[0]
     run = judge.load(tmp_path / "run.yaml")
     assert judge.notes(run) == ["spec.model.uri: file:///models/m0 works on this machine alone"]
+
+
+def test_what_only_a_cluster_does_is_noted(tmp_path: Path) -> None:
+    """Shards and nodes are 1 on one machine, and a volume claim is nowhere here."""
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD.replace("s3://models/m0", "pvc://models/m0"))
+    run = judge.load(path, ["generation.shards=2", "training.nodes=3"])
+
+    assert judge.notes(run) == [
+        "spec.model.uri: pvc://models/m0 works on a cluster alone",
+        "spec.generation.shards: 2 counts on a cluster alone; here it is 1",
+        "spec.training.nodes: 3 counts on a cluster alone; here it is 1",
+    ]

@@ -1,25 +1,22 @@
 """The door to the Hugging Face hub: revisions and model folders."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 from selfimprove_pipeline.errors import InputError, TryAgainError
 
 WANTED: Final = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+SERVER_ERROR: Final = 500
 
 
 def commit(uri: str, revision: str | None) -> str:
     """Return the commit that a branch, a tag or the default branch of a model is now."""
     from huggingface_hub import HfApi  # noqa: PLC0415  most runs never see a hub
-    from huggingface_hub.errors import HfHubHTTPError  # noqa: PLC0415
 
-    name = uri.removeprefix("hf://")
-    try:
-        found = HfApi().model_info(name, revision=revision).sha
-    except HfHubHTTPError as error:
-        raise _hub_error(uri, revision, error) from error
-    except OSError as error:
-        raise TryAgainError(_unreachable(uri, error)) from error
+    with _errors_of(uri, revision):
+        found = HfApi().model_info(uri.removeprefix("hf://"), revision=revision).sha
     if found is None:
         message = f"spec.model.revision: expected a revision of {uri}, found none"
         raise InputError(message)
@@ -28,25 +25,38 @@ def commit(uri: str, revision: str | None) -> str:
 
 def download(uri: str, revision: str | None) -> Path:
     """Return the folder of a model in the hub's cache, downloaded where it is not there yet."""
-    from huggingface_hub import snapshot_download  # noqa: PLC0415
-    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError  # noqa: PLC0415
+    from huggingface_hub import snapshot_download  # noqa: PLC0415  as above
 
-    name = uri.removeprefix("hf://")
-    try:
+    with _errors_of(uri, revision):
+        name = uri.removeprefix("hf://")
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
-    except LocalEntryNotFoundError as error:
-        raise TryAgainError(_unreachable(uri, error)) from error
-    except HfHubHTTPError as error:
-        raise _hub_error(uri, revision, error) from error
 
 
-def _hub_error(uri: str, revision: str | None, error: Exception) -> InputError:
-    at = f" at revision {revision}" if revision else ""
-    return InputError(
-        f"spec.model.uri: expected a model that the hub gives us, found {type(error).__name__} "
-        f"for {uri}{at}; check the name, the revision and HF_TOKEN"
+@contextmanager
+def _errors_of(uri: str, revision: str | None) -> Iterator[None]:
+    """Turn the hub's refusals into wrong input, and its silence into another try."""
+    from huggingface_hub.errors import (  # noqa: PLC0415  as above
+        HfHubHTTPError,
+        LocalEntryNotFoundError,
     )
 
+    # The last base is the error of the HTTP client, whichever the hub's library uses.
+    client_errors = cast("tuple[type[Exception], ...]", HfHubHTTPError.__bases__)
+    silence: tuple[type[Exception], ...] = (LocalEntryNotFoundError, *client_errors)
+    try:
+        yield
+    except HfHubHTTPError as error:
+        if error.response is not None and error.response.status_code >= SERVER_ERROR:
+            raise TryAgainError(_unreachable(uri, error)) from error
+        at = f" at revision {revision}" if revision else ""
+        message = (
+            f"spec.model.uri: expected a model that the hub gives us, found "
+            f"{type(error).__name__} for {uri}{at}; check the name, the revision and HF_TOKEN"
+        )
+        raise InputError(message) from error
+    except silence as error:
+        raise TryAgainError(_unreachable(uri, error)) from error
 
-def _unreachable(uri: str, error: Exception) -> str:
+
+def _unreachable(uri: str, error: BaseException) -> str:
     return f"{uri}: the hub did not answer ({type(error).__name__}); try again later"

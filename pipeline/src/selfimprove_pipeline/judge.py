@@ -49,6 +49,7 @@ def judge(document: Document) -> recipe.Run:
     mistakes = _unknown_languages(document)
     try:
         run = recipe.Run.model_validate_json(json.dumps(document.value, default=str))
+        recipe.resolve(run)  # some rules need the values that the profile fills
     except ValidationError as error:
         details = _one_a_place(error.errors(include_url=False))
         mistakes = [*(_mistake(detail, document) for detail in details), *mistakes]
@@ -156,7 +157,16 @@ def notes(run: recipe.Run) -> list[str]:
         for path, uri in _uris(run)
         if uri.startswith("pvc://")
     ]
-    return only_here + only_there
+    counts = {
+        "generation.shards": run.spec.generation.shards,
+        "training.nodes": run.spec.training.nodes,
+    }
+    ignored = [
+        f"spec.{name}: {count} counts on a cluster alone; here it is 1"
+        for name, count in counts.items()
+        if count > 1
+    ]
+    return only_here + only_there + ignored
 
 
 def _uris(run: recipe.Run) -> list[tuple[Path_, str]]:

@@ -1,8 +1,8 @@
 """How pairs become the next model."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from selfimprove_pipeline.recipe.base import Name, Part, affects, by_profile
 from selfimprove_pipeline.recipe.sampling import Seed, TokenCount
@@ -103,3 +103,14 @@ class Training(Part):
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(max_length=4)
     ] = ()
     """reportTo are TRL's trackers. Empty means none; metrics are in the artifact either way."""
+
+    @model_validator(mode="after")
+    def _offload_fits_the_stage(self) -> Self:
+        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+        if self.zero_stage is not None and self.zero_stage < needed:
+            msg = (
+                f"expected zeroStage {needed} or more with offload {self.offload}, "
+                f"found {self.zero_stage}"
+            )
+            raise ValueError(msg)
+        return self

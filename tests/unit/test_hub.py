@@ -1,0 +1,76 @@
+"""The door to the hub, against a scripted one on this machine."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
+
+import pytest
+from huggingface_hub import constants
+from typing_extensions import override
+
+from selfimprove_pipeline import hub
+from selfimprove_pipeline.errors import InputError, TryAgainError
+from support.s3 import closed_endpoint
+
+COMMIT = "5" * 40
+
+
+@contextmanager
+def scripted_hub(status: int) -> Iterator[str]:
+    """Answer every request with one status, and with a model of one commit where that is 200."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            body = json.dumps({"id": "owner/model", "sha": COMMIT}).encode()
+            self.send_response(status)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        @override
+        def log_message(self, *_: object) -> None:
+            """Keep the tests' output free of requests."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def online(monkeypatch: pytest.MonkeyPatch) -> pytest.MonkeyPatch:
+    """Let the hub's client go online; its settings are read when it is imported."""
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    return monkeypatch
+
+
+def test_a_branch_is_resolved_to_its_commit(online: pytest.MonkeyPatch) -> None:
+    """The run records what the branch was when it began."""
+    with scripted_hub(200) as endpoint:
+        online.setattr(constants, "ENDPOINT", endpoint)
+        assert hub.commit("hf://owner/model", "main") == COMMIT
+
+
+@pytest.mark.parametrize("status", [401, 403, 404])
+def test_a_refused_model_is_wrong_input(status: int, online: pytest.MonkeyPatch) -> None:
+    """Trying again changes nothing; the line names what to check."""
+    with scripted_hub(status) as endpoint:
+        online.setattr(constants, "ENDPOINT", endpoint)
+        with pytest.raises(InputError, match="check the name, the revision and HF_TOKEN"):
+            hub.commit("hf://owner/model", None)
+
+
+def test_a_hub_that_does_not_answer_is_tried_again_later(online: pytest.MonkeyPatch) -> None:
+    """A closed port, and being told to stay offline."""
+    online.setattr(constants, "ENDPOINT", closed_endpoint())
+    with pytest.raises(TryAgainError, match="the hub did not answer"):
+        hub.commit("hf://owner/model", None)
+    online.setattr(constants, "HF_HUB_OFFLINE", True)
+    with pytest.raises(TryAgainError, match="the hub did not answer"):
+        hub.download("hf://owner/model", COMMIT)
