@@ -18,6 +18,7 @@ from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
+from selfimprove_pipeline.workers.survey import manifest_of
 
 FLUSH_ROWS: Final = 64
 FLUSH_SECONDS: Final = 5.0
@@ -186,20 +187,13 @@ def _commit(
     rows = [one.rows[identifier] for identifier in task.order]
     described = task.describe(rows)
     counts = {key: int(value) for key, value in described.get("counts", {}).items()}
-    manifest = Manifest(
-        stage=task.target.stage,
-        part=task.target.part,
-        key=task.target.key,
-        digest="",
-        files=(),
+    manifest = manifest_of(
+        task.target,
         rows=len(rows),
-        inputs=dict(task.target.inputs),
-        recipe=dict(task.target.recipe),
-        versions={**task.target.versions, **engine.versions},
+        versions=dict(engine.versions),
         counts={**counts, "requests": one.requested, "resumedRows": one.resumed},
         measures=dict(described.get("measures", {})),
         seconds={"wall": round(one.seconds, 3), "engineStart": round(start_seconds, 3)},
-        created=artifacts.timestamp(),
     )
     return repository.commit(manifest, {task.file_name: artifacts.lines(rows)})
 

@@ -3,14 +3,14 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from time import monotonic
-from typing import Any, Final, TypeVar
+from typing import Final, TypeVar
 
 from selfimprove_pipeline import artifacts, languages, pair, score
-from selfimprove_pipeline.artifacts import Answer, Drop, Manifest, Pair, Translation
+from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Translation
 from selfimprove_pipeline.pair import Paired, Texts
 from selfimprove_pipeline.stages import Iteration, Target
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, survey
+from selfimprove_pipeline.workers.survey import Survey, manifest_of, survey
 
 PAIRS: Final = "pairs.jsonl"
 DROPS: Final = "drops.jsonl"
@@ -33,9 +33,9 @@ def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
     texts = _texts(setting, iteration, survey(iteration, setting.repository.manifest))
     identify = languages.identifier(setting.spec.languages.all())
     paired = pair.pair(texts, setting.spec, identify)
-    manifest = _manifest(
+    manifest = manifest_of(
         target,
-        started,
+        seconds=_seconds_since(started),
         rows=len(paired.pairs),
         counts=_pair_counts(paired),
         drops=_drops_by_reason(paired.drops),
@@ -52,30 +52,14 @@ def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
         for language, prompts in setting.prompts_of(iteration.index).items()
     }
     scores = score.score(setting.repository.rows(manifest, Pair, PAIRS), gold)
-    made = _manifest(
+    made = manifest_of(
         target,
-        started,
+        seconds=_seconds_since(started),
         rows=len(scores),
         counts=score.counts(scores),
         measures=score.measures(scores),
     )
     setting.repository.commit(made, {SCORES: artifacts.lines(scores)})
-
-
-def _manifest(target: Target, started: float, **described: Any) -> Manifest:
-    return Manifest(
-        stage=target.stage,
-        part=target.part,
-        key=target.key,
-        digest="",
-        files=(),
-        inputs=dict(target.inputs),
-        recipe=dict(target.recipe),
-        versions=dict(target.versions),
-        seconds={"wall": round(monotonic() - started, 3)},
-        created=artifacts.timestamp(),
-        **described,
-    )
 
 
 def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
@@ -88,6 +72,10 @@ def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
         for name, manifest in found["translate"].manifests.items()
     }
     return Texts(setting.prompts_of(iteration.index), answers, translations)
+
+
+def _seconds_since(started: float) -> dict[str, float]:
+    return {"wall": round(monotonic() - started, 3)}
 
 
 def _by_id(rows: Sequence[RowT]) -> Mapping[str, RowT]:

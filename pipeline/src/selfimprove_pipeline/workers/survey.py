@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from selfimprove_pipeline import artifacts, stages
 from selfimprove_pipeline.artifacts import Manifest
@@ -56,6 +57,23 @@ def survey(iteration: Iteration, find: FindManifest) -> Survey:
         done.update({(stage, part): manifest.digest for part, manifest in manifests.items()})
         states[stage] = StageState(stage, targets, manifests)
     return states
+
+
+def manifest_of(target: Target, **described: Any) -> Manifest:
+    """Return the manifest of a target made now; the repository fills in files and digest."""
+    versions = {**target.versions, **described.pop("versions", {})}
+    return Manifest(
+        stage=target.stage,
+        part=target.part,
+        key=target.key,
+        digest="",
+        files=(),
+        inputs=dict(target.inputs),
+        recipe=dict(target.recipe),
+        versions=versions,
+        created=artifacts.timestamp(),
+        **described,
+    )
 
 
 def stages_of(iteration: Iteration) -> Iterator[Stage]:

@@ -9,7 +9,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, stages
 from selfimprove_pipeline.artifacts import Manifest, Pair, ReferenceLogps
@@ -18,9 +18,11 @@ from selfimprove_pipeline.store.repository import Repository, is_model_payload
 from selfimprove_pipeline.workers.collect import OnProgress, Progress
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import survey
+from selfimprove_pipeline.workers.survey import manifest_of, survey
 
-REFERENCE = "logps.jsonl"
+REFERENCE: Final = "logps.jsonl"
+TRACKED: Final = "TENSORBOARD_LOGGING_DIR"
+"""Where transformers writes TensorBoard's files; its own choice would end with the scratch."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class StoreVault:
 
     def save_reference(self, rows: Sequence[ReferenceLogps]) -> None:
         """Keep the reference log-probabilities as an artifact of their own."""
-        manifest = _manifest(self.reference, rows=len(rows))
+        manifest = manifest_of(self.reference, rows=len(rows))
         self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
 
     def latest_checkpoint(self, label: str) -> Path | None:  # noqa: ARG002  the stage judges it
@@ -61,6 +63,7 @@ def work(
     setting: Setting, index: int, model: Model, scratch: Path, on_progress: OnProgress
 ) -> None:
     """Train the next model of an iteration, unless the store has it."""
+    os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
     iteration = setting.iteration(index, model)
@@ -84,7 +87,7 @@ def work(
 
 
 def _commit(setting: Setting, target: Target, folder: Path, report: Any) -> None:
-    manifest = _manifest(
+    manifest = manifest_of(
         target,
         counts=report.counts,
         drops=report.drops,
@@ -125,21 +128,6 @@ def _on_step(on_progress: OnProgress) -> Any:
         on_progress(progress)
 
     return report
-
-
-def _manifest(target: Target, **described: Any) -> Manifest:
-    return Manifest(
-        stage=target.stage,
-        part=target.part,
-        key=target.key,
-        digest="",
-        files=(),
-        inputs=dict(target.inputs),
-        recipe=dict(target.recipe),
-        versions=dict(target.versions),
-        created=artifacts.timestamp(),
-        **described,
-    )
 
 
 def _is_first_rank() -> bool:
