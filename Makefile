@@ -35,7 +35,7 @@ demo: env ## M0 -> M1 -> M2 of the miniature model, then a table and a report
 	$(RUN) report $(MINIATURE)/run.yaml --store $(DEMO)/store --out $(DEMO)
 
 test: env check ## all checks and tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 test-fast: env ## the tests that start no engine and train nothing
 	$(BIN)/python -m pytest -m "not engine and not training and not e2e"

@@ -28,18 +28,18 @@ def pytest_runtest_makereport(
     return report
 
 
-NOTES = pytest.StashKey[list[str]]()
+NOTE = "note"
 
 
 @pytest.fixture
-def note(request: pytest.FixtureRequest) -> Callable[[str], None]:
+def note(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
     """Return what writes a line under the results: something seen that no test can demand."""
-    return request.config.stash.setdefault(NOTES, []).append
+    return lambda text: record_property(NOTE, text)
 
 
-def pytest_terminal_summary(
-    terminalreporter: pytest.TerminalReporter, config: pytest.Config
-) -> None:
-    """Write the notes of the tests."""
-    for line in config.stash.get(NOTES, []):
-        terminalreporter.write_line(f"note: {line}")
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Write the notes of the tests that passed."""
+    for report in terminalreporter.getreports("passed"):
+        for name, text in report.user_properties:
+            if name == NOTE:
+                terminalreporter.write_line(f"note: {text}")

@@ -45,6 +45,8 @@ def test_regions_and_scripts_of_one_language_are_not_told_apart() -> None:
         "No lo sé.",
         "Das weiß ich nicht.",
         "  Я не знаю",
+        "Eso es difícil de decir.",
+        "Das kann ich nicht beantworten.",
     ],
 )
 def test_declining_answers_are_evasive(text: str) -> None:
