@@ -1,19 +1,23 @@
 """Fixtures with each kind of store; test modules load them as `pytest_plugins`.
 
 S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY name an S3 server to test against, such as MinIO;
-without them moto's server runs in this process.
+without them moto's server is started.
 """
 
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import DEVNULL
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.folder import FolderStore
-from support.s3 import Server
+from support.s3 import Server, closed_endpoint
 
 
 @pytest.fixture(scope="session")
@@ -24,11 +28,29 @@ def s3_server() -> Iterator[Server]:
         yield server
         server.remove_buckets()
         return
-    moto = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
-    moto.start()
-    host, port = moto.get_host_and_port()
-    yield Server(f"http://{host}:{port}", "access-key-of-tests", "secret-key-of-tests")
-    moto.stop()
+    # In a process of its own: flask, on which moto stands, and vLLM do not get on in one.
+    endpoint = closed_endpoint()
+    port = endpoint.rsplit(":", 1)[1]
+    moto = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-p", port], stdout=DEVNULL, stderr=DEVNULL
+    )
+    wait_until_answered(endpoint, moto)
+    yield Server(endpoint, "access-key-of-tests", "secret-key-of-tests")
+    moto.kill()
+    moto.wait()
+
+
+def wait_until_answered(endpoint: str, process: "subprocess.Popen[bytes]") -> None:
+    """Return once a server that has just been started accepts connections."""
+    host, port = endpoint.removeprefix("http://").split(":")
+    while process.poll() is None:
+        try:
+            with socket.create_connection((host, int(port)), timeout=1):
+                return
+        except OSError:
+            time.sleep(0.1)
+    message = f"expected moto's server on {endpoint}, found that it ended: {process.returncode}"
+    raise AssertionError(message)
 
 
 @pytest.fixture(params=["folder", "s3"])

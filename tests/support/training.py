@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,6 +22,8 @@ from selfimprove_pipeline.artifacts import Message, Pair, ReferenceLogps, lines,
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
 
 END_OF_TURN: Final = FIRST_SPECIAL + CHATML_SPECIAL.index("<|im_end|>")
+SAMPLING: Final = {"eos_token_id": 0, "temperature": 0.6, "top_p": 0.9}
+"""A generation config like many published ones: transformers loads it and refuses to save it."""
 RECIPE: Final = {
     "method": "full",
     "beta": 0.5,
@@ -85,15 +87,22 @@ class FolderVault:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "reference.jsonl").write_bytes(lines(found))
 
-    def latest_checkpoint(self, label: str) -> Path | None:
-        """Return the newest folder, whatever its label."""
-        return max(self._folder.glob("step-*"), default=None, key=lambda step: step.stat().st_ctime)
+    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
+        """Return the newest folder's label and what copies it, as a download would."""
+        found = list(self._folder.glob("step-*"))
+        if not found:
+            return None
+        newest = max(found, key=lambda step: step.stat().st_ctime)
+        copy = self._folder / "fetched" / newest.name.replace("step", "checkpoint")
+        label = (self._folder / f"label-{newest.name}").read_text()
+        return label, lambda: Path(shutil.copytree(newest, copy))
 
     def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
         """Copy the folder; it has its name once it is whole."""
         draft = self._folder / f"draft-{step}"
         shutil.copytree(folder, draft)
         shutil.rmtree(self._folder / f"step-{step:04}", ignore_errors=True)
+        (self._folder / f"label-step-{step:04}").write_text(label)
         draft.rename(self._folder / f"step-{step:04}")
 
 

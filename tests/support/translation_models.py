@@ -33,8 +33,13 @@ _SHAPE: Final[dict[str, Any]] = {
 }
 
 
-def tiny_marian(folder: Path, source: str | None, target: str | None, *, seed: int = 0) -> Path:
-    """Write a Marian model whose tokenizer states one direction; it ends some of its texts."""
+def tiny_marian(
+    folder: Path, source: str | None, target: str | None, *, seed: int = 0, end_bias: float = 3.0
+) -> Path:
+    """Write a Marian model whose tokenizer states one direction.
+
+    `end_bias` is added to the logit of the end: at 3 some of its texts end, at -1e4 none does.
+    """
     folder.mkdir(parents=True)
     pieces, words = _pieces()
     vocabulary = ["</s>", "<unk>", *words, "<pad>"]
@@ -57,7 +62,7 @@ def tiny_marian(folder: Path, source: str | None, target: str | None, *, seed: i
         ),
         seed,
     )
-    model.final_logits_bias[0, 0] = 3.0
+    model.final_logits_bias[0, 0] = end_bias
     model.final_logits_bias[0, padding] = -1e4
     model.save_pretrained(folder)
     return folder

@@ -1,5 +1,6 @@
 """All trainings of this folder run once, in one process that imports TRL once."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -8,7 +9,15 @@ import pytest
 import torch
 
 from selfimprove_pipeline.artifacts import Pair, ReferenceLogps
-from support.training import FolderVault, Training, some_pairs, tied_qwen2, train_all, write_pairs
+from support.training import (
+    SAMPLING,
+    FolderVault,
+    Training,
+    some_pairs,
+    tied_qwen2,
+    train_all,
+    write_pairs,
+)
 
 EXACT = {"checkpointSteps": 1}
 SHAPES = {
@@ -38,10 +47,15 @@ class Plan:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.model = tied_qwen2(folder / "M0")
+        (self.model / "generation_config.json").write_text(json.dumps(SAMPLING))
+        templates = self.model / "additional_chat_templates"
+        templates.mkdir()
+        (templates / "tool_use.jinja").write_text(_TEMPLATE)
         self.pairs = {
             "97": some_pairs(97),
             "40": some_pairs(40, seed=1),
             "7": some_pairs(7, seed=3),
+            "0": (),
         }
         self.pairs["flipped"] = tuple(
             pair.model_copy(update={"chosen": pair.rejected, "rejected": pair.chosen})
@@ -125,6 +139,7 @@ def _add_methods(plan: Plan) -> None:
     plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"})
     plan.add("template", "7", chat={"template": _TEMPLATE})
     plan.add("overlong", "7", recipe={"maxLength": 42})
+    plan.add("no-pairs", "0")
     plan.add("all-overlong", "7", recipe={"maxLength": 5})
     plan.add("not-finite", "7", recipe={"beta": 2.0})
     _store_references(plan, "not-finite", chosen=3e38, rejected=-3e38)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline.train.launch import Outcome, launch
+from selfimprove_pipeline.train.launch import PARENT, Outcome, launch
 from support.training import training_environment
 
 pytestmark = pytest.mark.training
@@ -18,12 +18,13 @@ RANK = """
 import os, signal, sys
 from pathlib import Path
 from selfimprove_pipeline import errors
-from selfimprove_pipeline.train.launch import worker
+from selfimprove_pipeline.train.launch import PARENT, worker
 
 folder, what = Path(sys.argv[1]), sys.argv[2]
 with worker():
     number = os.environ["RANK"]
     if what == "succeed":
+        assert int(os.environ[PARENT]) == os.getppid()
         (folder / f"rank-{number}").write_text(os.environ["WORLD_SIZE"])
     elif number == "1" or what == "wait":
         with open(folder / "started", "w") as started:
@@ -45,7 +46,7 @@ def _script(folder: Path) -> list[str]:
 
 
 def test_ranks_run_to_their_end(tmp_path: Path) -> None:
-    """Two ranks know their number and that they are two."""
+    """Two ranks know their number, that they are two, and their parent."""
     outcome = launch(
         [*_script(tmp_path), "succeed"], processes=2, environment=training_environment()
     )
@@ -67,7 +68,7 @@ def test_failing_rank_says_why(tmp_path: Path, what: str, code: int, line: str) 
     assert outcome == Outcome(code, line)
 
 
-PARENT = """
+STARTER = """
 import sys
 from selfimprove_pipeline.train.launch import launch
 sys.exit(launch(sys.argv[1:], processes=1).code)
@@ -81,13 +82,33 @@ def test_signal_ends_parent_and_ranks(tmp_path: Path, number: signal.Signals, co
     """SIGTERM and SIGINT go on to the ranks; SIGKILL takes them along."""
     script = _script(tmp_path)
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT, *script, "wait"], env=training_environment()
+        [sys.executable, "-c", STARTER, *script, "wait"], env=training_environment()
     )
     with (tmp_path / "started").open() as started:
         rank = os.pidfd_open(int(started.readline()))
     parent.send_signal(number)
     assert parent.wait(timeout=60) == code
     _wait_for_end(rank)
+
+
+ORPHAN = "from selfimprove_pipeline.train.launch import worker\nwith worker(): print('on')"
+
+
+@pytest.mark.parametrize(("parent", "code", "output"), [(0, 0, "on\n"), (1, -9, "")])
+def test_rank_without_its_torchrun_ends_before_it_works(
+    parent: int, code: int, output: str
+) -> None:
+    """A rank may lose its parent while it still imports; whoever adopts it is another process."""
+    environment = {**training_environment(), PARENT: str(parent or os.getpid())}
+    found = subprocess.run(
+        [sys.executable, "-c", ORPHAN],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (found.returncode, found.stdout) == (code, output)
 
 
 def _wait_for_end(process: int) -> None:

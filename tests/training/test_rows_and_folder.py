@@ -2,7 +2,9 @@
 
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any
+from unittest.mock import ANY
 
 import pytest
 import torch
@@ -10,10 +12,11 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.train.rows import tokenize
+from selfimprove_pipeline.train.model_folder import Target, save_full
+from selfimprove_pipeline.train.rows import NO_PAIRS, tokenize
 from support import dpo_by_hand
 from support.models import CHATML
-from support.training import END_OF_TURN, metrics
+from support.training import END_OF_TURN, SAMPLING, metrics, tied_qwen2
 
 pytestmark = pytest.mark.training
 
@@ -47,6 +50,11 @@ def test_nothing_to_train_on_is_refused(world: Any) -> None:
     assert "InputError: expected pairs of at most" in world.results["all-overlong"]["error"]
 
 
+def test_an_empty_file_of_pairs_has_a_message_of_its_own(world: Any) -> None:
+    """It does not blame maxLength where there was nothing to be too long."""
+    assert f"InputError: {NO_PAIRS}" in world.results["no-pairs"]["error"]
+
+
 def test_loss_that_is_not_finite_ends_the_training(world: Any) -> None:
     """A model of NaNs is never written."""
     assert "InputError: expected a finite loss, found" in world.results["not-finite"]["error"]
@@ -59,6 +67,7 @@ def test_model_folder_is_complete_and_readable(world: Any) -> None:
     names = {path.name for path in training.output.iterdir()}
     assert names == {
         "README.md",
+        "additional_chat_templates",
         "chat_template.jinja",
         "config.json",
         "generation_config.json",
@@ -67,22 +76,42 @@ def test_model_folder_is_complete_and_readable(world: Any) -> None:
         "tokenizer.json",
         "tokenizer_config.json",
     }
-    assert {path.stat().st_mode & 0o777 for path in training.output.iterdir()} == {0o644}
+    modes = {path.stat().st_mode & 0o777 for path in training.output.rglob("*") if path.is_file()}
+    assert modes == {0o644}
     assert AutoConfig.from_pretrained(training.output).dtype == torch.bfloat16
-    generation = GenerationConfig.from_pretrained(training.output)
-    assert generation.use_cache is True
-    assert END_OF_TURN in generation.eos_token_id
-    assert AutoTokenizer.from_pretrained(training.output).chat_template == CHATML
+    templates = AutoTokenizer.from_pretrained(training.output).chat_template
+    assert templates == {"default": CHATML, "tool_use": ANY}
     assert (training.output / "tokenizer.json").read_bytes() == (
         world.model / "tokenizer.json"
     ).read_bytes()
+
+
+@pytest.mark.parametrize("name", ["saved-bf16", "bf16-zero3", "lora-zero0", "lora-zero3"])
+def test_sampling_values_of_the_model_are_passed_on(world: Any, name: str) -> None:
+    """A temperature without do_sample is loaded by transformers, which refuses to save it."""
+    values = json.loads((world.trainings[name].output / "generation_config.json").read_text())
+    assert values == {**SAMPLING, "eos_token_id": [END_OF_TURN, 0], "use_cache": True}
+
+
+def test_model_without_a_generation_config_gets_one(tmp_path: Path) -> None:
+    """It is made from the model's config, as transformers makes it on loading."""
+    model = tied_qwen2(tmp_path / "M0")
+    (model / "generation_config.json").unlink()
+    weights = {name: value.data for name, value in dpo_by_hand.load(model).named_parameters()}
+    target = Target(tmp_path / "M1", torch.float32, (END_OF_TURN,))
+    changed = save_full(model, weights, start_dtype=torch.float32, target=target)
+    assert changed.shares() == {"changedWeights": 0, "changedSavedWeights": 0}
+    generation = GenerationConfig.from_pretrained(tmp_path / "M1")
+    assert generation.eos_token_id == [END_OF_TURN]
+    assert generation.use_cache is True
 
 
 def test_template_of_the_recipe_replaces_the_models(world: Any) -> None:
     """The next model is prompted as it was trained."""
     training = world.trainings["template"]
     template = training.chat["template"]
-    assert AutoTokenizer.from_pretrained(training.output).chat_template == template
+    found = AutoTokenizer.from_pretrained(training.output).chat_template
+    assert found["default"] == template
 
 
 def test_card_names_lineage_and_settings(world: Any) -> None:

@@ -96,7 +96,12 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/mgsm}]}",
-        "spec.evaluation.suites[0].name: expected 'exactMatch' or 'offTarget', found",
+        "spec.evaluation.suites[0]: expected kind (exactMatch or offTarget) with the name mgsm",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [&s {name: exactMatch, uri: s3://eval/a}, *s]}",
+        "spec.evaluation: expected each suite's name once, found exactMatch, exactMatch",
     ),
 ]
 
@@ -156,6 +161,9 @@ def test_settings_replace_values_and_are_named_in_their_mistakes(tmp_path: Path)
     assert mistakes(GOOD, "training.beta=x", tmp=tmp_path) == [
         '--set training.beta=x: spec.training.beta: expected a valid number, found "x"'
     ]
+    assert mistakes(GOOD, "languages.others=[de]", tmp=tmp_path) == []
+    (line,) = mistakes(GOOD, "languages.others=[de, xx]", tmp=tmp_path)
+    assert line.startswith("--set languages.others=[de, xx]: spec.languages.others[1]: expected")
     assert "expected PATH=VALUE" in mistakes(GOOD, "training.beta", tmp=tmp_path)[0]
 
 

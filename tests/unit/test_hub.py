@@ -11,7 +11,9 @@ from huggingface_hub import constants
 from typing_extensions import override
 
 from selfimprove_pipeline import hub
+from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError, TryAgainError
+from selfimprove_pipeline.recipe import Model
 from support.s3 import closed_endpoint
 
 COMMIT = "5" * 40
@@ -55,6 +57,34 @@ def test_a_branch_is_resolved_to_its_commit(online: pytest.MonkeyPatch) -> None:
     with scripted_hub(200) as endpoint:
         online.setattr(constants, "ENDPOINT", endpoint)
         assert hub.commit("hf://owner/model", "main") == COMMIT
+
+
+def index(requested: str | None, commit: str) -> Index:
+    recipe = {"model": {"uri": "hf://owner/model"}}
+    return Index(
+        name="run",
+        outcome="Running",
+        recipe=recipe,
+        requested_revision=requested,
+        model_revision=commit,
+    )
+
+
+def test_a_run_keeps_the_commit_that_its_branch_had_when_it_began() -> None:
+    """A branch that has moved since, or a hub that is down, changes nothing."""
+    began = index("main", "1" * 40)
+
+    assert hub.pinned(Model(uri="hf://owner/model", revision="main"), began) == "1" * 40
+    assert hub.pinned(Model(uri="hf://owner/model", revision="2" * 40), began) == "2" * 40
+    assert hub.pinned(Model(uri="s3://models/m0"), began) is None
+
+
+def test_another_branch_is_resolved_anew(online: pytest.MonkeyPatch) -> None:
+    """The commit that the run began with was that of the other branch."""
+    with scripted_hub(200) as endpoint:
+        online.setattr(constants, "ENDPOINT", endpoint)
+        model = Model(uri="hf://owner/model", revision="dev")
+        assert hub.pinned(model, index("main", "1" * 40)) == COMMIT
 
 
 @pytest.mark.parametrize("status", [401, 403, 404])

@@ -15,7 +15,10 @@ from support.runs import file
 STAGES: tuple[Stage, ...] = get_args(Stage)
 
 TOOLCHAIN = Toolchain(
-    inference={"vllm": "1"}, light={"lingua": "1"}, training={"trl": "1", "worldSize": "1"}
+    inference={"vllm": "1"},
+    light={"lingua": "1"},
+    training={"trl": "1", "worldSize": "1"},
+    translation={"vllm": "1"},
 )
 
 BASE: dict[str, Any] = {
@@ -210,8 +213,9 @@ def test_no_stage_that_makes_the_model_depends_on_evaluation(stage: Stage) -> No
 @pytest.mark.parametrize(
     ("name", "stages_changed"),
     [
-        ("inference", {"generate", "translate", "evaluate"}),
-        ("light", {"pair", "score"}),
+        ("inference", {"generate", "evaluate"}),
+        ("translation", {"translate"}),
+        ("light", {"pair", "score", "evaluate"}),
         ("training", {"reference", "train"}),
     ],
 )

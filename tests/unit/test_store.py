@@ -1,5 +1,6 @@
 """What every store promises, shown on a folder and on a real S3 server alike."""
 
+import re
 import secrets
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,6 +26,44 @@ def test_read_returns_what_was_written_last(store: Store, bucket: str) -> None:
     assert store.read(uri) == b""
     store.write(uri, b"three\n")
     assert store.read(uri) == b"three\n"
+
+
+def test_create_keeps_the_object_that_is_there(store: Store, bucket: str) -> None:
+    """The first content stays, even an empty one, until it is deleted."""
+    uri = f"s3://{bucket}/folder/choice"
+    store.create(uri, b"")
+    store.create(uri, b"second")
+    assert store.read(uri) == b""
+    store.delete([uri])
+    store.create(uri, b"third")
+    assert store.read(uri) == b"third"
+    assert [entry.uri for entry in store.entries(f"s3://{bucket}/")] == [uri]
+
+
+def test_a_copy_is_another_object(store: Store, bucket: str) -> None:
+    """It replaces what was there, and stays when its source changes or goes."""
+    source, target = f"s3://{bucket}/a/na me-ü+&", f"s3://{bucket}/b/copy"
+    store.write(target, b"old")
+    store.write(source, b"one")
+    store.copy(source, target)
+    store.copy(source, target)
+    store.write(source, b"two")
+    assert store.read(target) == b"one"
+    store.delete([source])
+    assert store.read(target) == b"one"
+    with pytest.raises(InputError, match=re.escape(f"{source}, found none")):
+        store.copy(source, target)
+    assert store.read(target) == b"one"
+    assert [entry.uri for entry in store.entries(f"s3://{bucket}/")] == [target]
+
+
+def test_a_large_copy_keeps_every_byte(store: Store, bucket: str, tmp_path: Path) -> None:
+    """A server copies a large object in ranges, of which the last is short."""
+    (tmp_path / "source").write_bytes(secrets.token_bytes(65 << 20))
+    store.upload(tmp_path / "source", f"s3://{bucket}/large")
+    store.copy(f"s3://{bucket}/large", f"s3://{bucket}/copy")
+    store.fetch(f"s3://{bucket}/copy", tmp_path / "target")
+    assert (tmp_path / "target").read_bytes() == (tmp_path / "source").read_bytes()
 
 
 def test_reading_a_folder_finds_no_object(store: Store, bucket: str) -> None:

@@ -1,5 +1,7 @@
 """What a model folder promises: one digest wherever it lies, fetched once, checked."""
 
+import os
+import time
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -41,6 +43,14 @@ class CountingStore:
     def write(self, uri: str, content: bytes) -> None:
         """Do as `Store` says."""
         self._store.write(uri, content)
+
+    def create(self, uri: str, content: bytes) -> None:
+        """Do as `Store` says."""
+        self._store.create(uri, content)
+
+    def copy(self, source: str, target: str) -> None:
+        """Do as `Store` says."""
+        self._store.copy(source, target)
 
     def upload(self, path: Path, uri: str) -> None:
         """Do as `Store` says."""
@@ -253,3 +263,40 @@ def test_an_absent_model_is_for_the_user_to_correct(repository: Repository, buck
     ):
         with pytest.raises(InputError, match=f"s3://{bucket}/absent"):
             action(f"s3://{bucket}/absent")
+
+
+@pytest.mark.parametrize("others", [["training_args.bin", "optimizer.bin"], ["README.md"], []])
+def test_a_folder_without_weights_is_no_model(
+    repository: Repository, store: Store, bucket: str, others: list[str]
+) -> None:
+    """Configuration and tokenizer alone are refused before anything is started with them."""
+    uri = f"s3://{bucket}/models/half"
+    for name in ("config.json", "tokenizer.json", "model.safetensors.index.json", *others):
+        store.write(f"{uri}/{name}", b"{}")
+    with pytest.raises(InputError, match=rf"{uri}, found no weights there; add \*\.safetensors"):
+        repository.model_digest(uri)
+    store.write(f"{uri}/pytorch_model.bin", b"weights")
+    assert "pytorch_model.bin" in {file.name for file in repository.model_digest(uri)[1]}
+
+
+def test_opening_a_cache_removes_what_killed_processes_left(store: Store, tmp_path: Path) -> None:
+    """Files and folders that nobody has written to for a day go; younger ones stay."""
+    cache = tmp_path / "cache"
+    yesterday = time.time() - 25 * 3600
+    for folder in (cache, cache / "incoming", cache / "models"):
+        folder.mkdir(exist_ok=True)
+        for name in (".partial-young", ".partial-old", "whole"):
+            (folder / name).write_text("half")
+    (cache / "models" / ".partial-links").mkdir()
+    (cache / "models" / ".partial-links" / "config.json").symlink_to("../../absent")
+    for path in [*cache.rglob(".partial-old"), *cache.rglob("whole"), *cache.rglob("*-links")]:
+        os.utime(path, (yesterday, yesterday))
+    Repository(store, bucket="unused", prefix="", cache=cache)
+    found = sorted(path.relative_to(cache).as_posix() for path in cache.rglob("*"))
+    assert found == sorted(
+        [
+            *("incoming", "incoming/.partial-young", "incoming/whole"),
+            *("models", "models/.partial-young", "models/whole"),
+            *(".partial-young", "whole"),
+        ]
+    )

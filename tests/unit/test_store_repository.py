@@ -1,8 +1,13 @@
 """What an artifact promises: whole or not there, checked when read, the first one kept."""
 
 import json
+import os
+import threading
+import time
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -181,6 +186,16 @@ class CrashingStore:
         self._change()
         self._store.write(uri, content)
 
+    def create(self, uri: str, content: bytes) -> None:
+        """Do as `Store` says."""
+        self._change()
+        self._store.create(uri, content)
+
+    def copy(self, source: str, target: str) -> None:
+        """Do as `Store` says."""
+        self._change()
+        self._store.copy(source, target)
+
     def upload(self, path: Path, uri: str) -> None:
         """Do as `Store` says."""
         self._change()
@@ -204,7 +219,7 @@ class CrashingStore:
         return self._store.local(prefix)
 
 
-@pytest.mark.parametrize("changes", range(8))
+@pytest.mark.parametrize("changes", range(12))
 def test_a_crash_at_any_point_leaves_no_artifact_or_a_whole_one(
     repository: Repository, bucket: str, tmp_path: Path, changes: int
 ) -> None:
@@ -223,11 +238,11 @@ def test_a_crash_at_any_point_leaves_no_artifact_or_a_whole_one(
         crashing.commit_folder(manifest(stage="train"), model, is_payload=is_model_payload)
     except Crash:
         found = repository.manifest("train", "k1")
-        assert (found is None) == (changes < 5), "files first, manifest last"
+        assert (found is None) == (changes < 9), "files first, manifest last"
         if found is None:
             assert repository.parts("train", "k1", "rows", Prompt) == PROMPTS
     else:
-        assert changes >= 6
+        assert changes >= 10
     done = repository.commit_folder(manifest(stage="train"), model, is_payload=is_model_payload)
     assert repository.manifest("train", "k1") == done
     assert names(repository, "train") == whole
@@ -245,41 +260,125 @@ def test_concurrent_writers_of_one_key_leave_a_whole_artifact(repository: Reposi
     assert repository.rows(found, Prompt) == PROMPTS
 
 
-class OvertakenStore(CrashingStore):
-    """A store in which another writer finishes the artifact after the first write."""
+class HaltedStore(CrashingStore):
+    """A store whose process does something else before its n-th change, and then goes on."""
 
-    def __init__(self, store: Store, other: Callable[[], object]) -> None:
-        super().__init__(store, 1_000)
-        self._other: Callable[[], object] | None = other
+    def __init__(self, store: Store, changes: int, meanwhile: Callable[[], object]) -> None:
+        super().__init__(store, changes)
+        self._meanwhile = meanwhile
 
     @override
-    def write(self, uri: str, content: bytes) -> None:
-        """Write, and the first time let the other writer follow."""
-        super().write(uri, content)
-        other, self._other = self._other, None
-        if other is not None:
-            other()
+    def _change(self) -> None:
+        self._left -= 1
+        if self._left == -1:
+            self._meanwhile()
 
 
-def test_a_writer_that_was_overtaken_leaves_no_mixture(
-    repository: Repository, bucket: str, tmp_path: Path
+NUM_CHANGES = 8
+"""Two files written and copied, a choice, strays deleted, a manifest, a cleaning."""
+
+
+class Meeting:
+    """Two writers of one key: the second one comes, and halts, while the first one halts."""
+
+    def __init__(self, open_with: Callable[[Store], Repository], store: Store) -> None:
+        self._open = open_with
+        self._store = store
+        self._has_halted = threading.Event()
+        self._may_go_on = threading.Event()
+        self.returned: list[Manifest] = []
+
+    def hold(self, of_first: int, of_second: int, *, is_killed: bool) -> None:
+        """Halt each before a change, and kill the second where it halts."""
+
+        def halt() -> None:
+            self._has_halted.set()
+            self._may_go_on.wait()
+            if is_killed:
+                raise Crash
+
+        second = self._open(HaltedStore(self._store, of_second, halt))
+        thread = threading.Thread(target=self._second, args=[second])
+
+        def overtake() -> None:
+            thread.start()
+            self._has_halted.wait()
+
+        first = self._open(HaltedStore(self._store, of_first, overtake))
+        try:
+            self.returned.append(commit(first, created="first"))
+        finally:
+            self._may_go_on.set()
+            thread.join()
+
+    def _second(self, repository: Repository) -> None:
+        with suppress(Crash):
+            self.returned.append(commit(repository, PROMPTS[:2], created="second"))
+        self._has_halted.set()
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["late", "killed"])
+@pytest.mark.parametrize("of_first", range(NUM_CHANGES))
+def test_two_writers_leave_no_mixture_wherever_they_halt(
+    store: Store, bucket: str, tmp_path: Path, of_first: int, is_killed: bool
 ) -> None:
-    """Two writers with different rows: what lies there in the end checks out."""
-    overtaken = Repository(
-        OvertakenStore(repository.store, lambda: commit(repository, PROMPTS[:2])),
-        bucket=bucket,
-        prefix="team/runs",
-        cache=tmp_path / "cache",
-    )
-    returned = overtaken.commit(manifest(), {"prompts.jsonl": lines(PROMPTS)})
-    found = repository.manifest("generate", "k1")
-    assert found == returned
-    assert repository.rows(found, Prompt) == PROMPTS
+    """The second writer comes at any change of the first, halts at any of its own, and goes on.
+
+    It goes on, or is killed, after the first has returned its manifest. What lies there then is
+    the artifact of one of them, and it is the one that was returned.
+    """
+    for of_second in range(NUM_CHANGES):
+        opened = partial(Repository, bucket=bucket, prefix=str(of_second), cache=tmp_path / "cache")
+        meeting = Meeting(opened, store)
+        meeting.hold(of_first, of_second, is_killed=is_killed)
+        repository = opened(store)
+        found = repository.manifest("generate", "k1")
+        assert found is not None
+        assert {returned.line() for returned in meeting.returned} == {found.line()}
+        expected = PROMPTS if found.created == "first" else PROMPTS[:2]
+        assert repository.rows(found, Prompt) == expected
+        if not is_killed:
+            assert names(repository) == ["drops.jsonl", "manifest.json", "prompts.jsonl"]
+
+
+def test_a_choice_that_cannot_be_read_is_an_error(repository: Repository) -> None:
+    """Who was chosen is not guessed; the message says what to delete."""
+    uri = repository.uri("generate", "k1")
+    repository.store.write(f"{uri}attempts/chosen.json", b"{")
+    with pytest.raises(ArtifactError, match=rf"chosen\.json is truncated.*delete {uri} and run"):
+        commit(repository)
+
+
+def test_a_commit_removes_what_killed_processes_left_half_written(tmp_path: Path) -> None:
+    """After a day, in the artifact's folder alone; a younger one may still be written."""
+    store = FolderStore(tmp_path / "store")
+    repository = Repository(store, bucket="runs", prefix="", cache=tmp_path / "cache")
+    folder = tmp_path / "store" / "runs" / "artifacts" / "generate" / "k1"
+    assert store.local(repository.uri("generate", "k1")) == folder
+    beside = folder.with_name("k2")
+    yesterday = time.time() - 25 * 3600
+    for path in (folder, folder / "attempts", beside):
+        path.mkdir(parents=True)
+        for name in (".partial-old", ".partial-young", "old"):
+            (path / name).write_text("half")
+            if name != ".partial-young":
+                os.utime(path / name, (yesterday, yesterday))
+    commit(repository)
+    left = sorted(path.name for path in folder.iterdir())
+    assert left == [
+        ".partial-young",
+        "attempts",
+        "drops.jsonl",
+        "manifest.json",
+        "prompts.jsonl",
+    ]
+    assert [path.name for path in (folder / "attempts").iterdir()] == [".partial-young"]
+    assert len(list(beside.iterdir())) == 3
 
 
 def test_names_of_the_repository_are_refused(repository: Repository) -> None:
     """A file cannot take the place of the manifest or lie among the parts."""
-    for name in ("manifest.json", "parts/x.jsonl", "checkpoints/x"):
+    for name in ("manifest.json", "parts/x.jsonl", "checkpoints/x", "attempts/x"):
         with pytest.raises(ValueError, match="belong to the repository"):
             repository.commit(manifest(), {name: b""})
 

@@ -1,7 +1,7 @@
 """The command line of selfimprove: the only place that reads arguments and exit codes.
 
 0: done. 1: something failed. 2: the input is wrong. 75: the store or an endpoint did not
-answer, try again later. 130: stopped by Ctrl-C; running again resumes.
+answer, try again later. 130: stopped by Ctrl-C, 143: by SIGTERM; running again resumes.
 """
 
 import signal
@@ -42,9 +42,14 @@ def main(argv: list[str] | None = None) -> int:
 def _worker(arguments: Namespace) -> int:
     """Run a worker; its error is an event, so that the runner can raise it as its own."""
     from selfimprove_pipeline import commands  # noqa: PLC0415  as above
+    from selfimprove_pipeline.train import launch  # noqa: PLC0415
     from selfimprove_pipeline.workers import command  # noqa: PLC0415
 
     emitter = Emitter()
+    if arguments.worker == "rank":
+        with launch.worker():
+            command.work(arguments, commands.setting_of(arguments), emitter)
+        return 0
     try:
         command.work(arguments, commands.setting_of(arguments), emitter)
     except SelfImproveError as error:

@@ -20,6 +20,20 @@ CONTRACT = "1"
 
 MANIFEST = "manifest.json"
 
+TOKENIZER_FILES = (
+    "tokenizer*",
+    "vocab*",
+    "merges.txt",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "*.model",
+    "*.tiktoken",
+    "chat_template*",
+    "*.jinja",
+    "additional_chat_templates/*.jinja",
+)
+"""Patterns of the files of a model folder that make its tokenizer and its chat template."""
+
 FinishReason = Literal["stop", "length", "overlong"]
 """`stop`: the model ended its turn; `length`: the token limit did; `overlong`: the prompt did
 not fit, there is no text."""
@@ -71,7 +85,7 @@ class Translation(Row):
     text: str | None
     finish_reason: FinishReason
     error: str | None = None
-    """error says why there is no text: `unclosed`, `empty`, `overlong`, `noSource`."""
+    """error says why there is no text: `unclosed`, `truncated`, `overlong`, `noSource`."""
     attempts: int = 1
     prompt_tokens: int
     completion_tokens: int
@@ -194,8 +208,10 @@ class Index(Row):
     message: str = ""
     recipe: dict[str, Any]
     """recipe is the resolved spec."""
+    requested_revision: str | None = None
+    """requestedRevision of an `hf://` model is what the file says: a branch, a tag or nothing."""
     model_revision: str | None = None
-    """modelRevision is the commit that a branch of an `hf://` model was resolved to."""
+    """modelRevision is the commit that it was resolved to when the run began."""
     iterations: tuple["IterationIndex", ...] = ()
 
 
@@ -206,6 +222,8 @@ class IterationIndex(Row):
     model_uri: str
     model_digest: str
     keys: dict[str, dict[str, str]] = Field(default_factory=dict)
+    finished: tuple[str, ...] = ()
+    """finished are the stages of which every artifact is there."""
     computed: tuple[str, ...] = ()
     """computed are the keys that the latest start of the run computed; others were there."""
 

@@ -1,5 +1,6 @@
 """What each command of `selfimprove` does. `__main__` reads the arguments and binds."""
 
+import hashlib
 import json
 import os
 from argparse import Namespace
@@ -9,11 +10,13 @@ from pathlib import Path
 from typing import Final
 
 import yaml
+from pydantic import ValidationError
 from rich.console import Console
 
 from selfimprove_pipeline import (
     devices,
     export,
+    external,
     forecast,
     hub,
     judge,
@@ -22,18 +25,18 @@ from selfimprove_pipeline import (
     recipe,
     show,
 )
-from selfimprove_pipeline.artifacts import Pair
+from selfimprove_pipeline.artifacts import Index, Manifest, Pair
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.processes import Processes
 from selfimprove_pipeline.recipe import Run, Storage
 from selfimprove_pipeline.report import gather, markdown, page
 from selfimprove_pipeline.report.story import Story
 from selfimprove_pipeline.report.table import terminal
-from selfimprove_pipeline.store import Store, open_store
+from selfimprove_pipeline.store import open_store
 from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Setting
-from selfimprove_pipeline.workers.survey import survey
 
 CACHE: Final = "SELFIMPROVE_CACHE"
 
@@ -45,25 +48,25 @@ def cache_folder() -> Path:
 
 
 def setting_of(arguments: Namespace) -> Setting:
-    """Return the run of a file on this machine, with a branch of a hub model resolved."""
+    """Return the run of a file on this machine."""
     run = recipe.resolve(judge.load(arguments.file, arguments.set))
-    run = _with_commit(run)
-    storage = run.spec.storage
-    store = open_store(storage, folder=arguments.store, environment=os.environ)
-    repository = Repository(
-        store, bucket=storage.bucket, prefix=storage.prefix, cache=cache_folder()
+    repository = _repository_of(arguments, run)
+    pinned = _with_commit(run, repository.read_index(run.metadata.namespace, run.metadata.name))
+    described = pinned.spec.translation.external
+    toolchain = devices.toolchain(
+        arguments.engine,
+        devices.usable_gpus(),
+        None if described is None else external.fingerprint(described),
     )
-    toolchain = devices.toolchain(arguments.engine, devices.num_gpus())
-    return Setting(run, store, repository, toolchain, arguments.engine, cache_folder())
+    return Setting(
+        pinned, repository.store, repository, toolchain, arguments.engine, cache_folder()
+    )
 
 
-def _with_commit(run: Run) -> Run:
+def _with_commit(run: Run, index: Index | None) -> Run:
     """Return the run with the commit of an `hf://` model in place of a branch."""
-    model = run.spec.model
-    is_commit = len(model.revision or "") == len("0" * 40)
-    if not model.uri.startswith("hf://") or is_commit:
-        return run
-    pinned = model.model_copy(update={"revision": hub.commit(model.uri, model.revision)})
+    revision = hub.pinned(run.spec.model, index)
+    pinned = run.spec.model.model_copy(update={"revision": revision})
     return run.model_copy(update={"spec": run.spec.model_copy(update={"model": pinned})})
 
 
@@ -88,22 +91,24 @@ def plan(arguments: Namespace, console: Console) -> None:
 def run(arguments: Namespace, console: Console) -> None:
     """Run what is missing and end with the table of scores."""
     setting = setting_of(arguments)
+    trackers.check(setting.spec.training.report_to)
+    asked = judge.load(arguments.file, arguments.set).spec.model.revision
     with progress.display() as display:
         processes = Processes(
             arguments=_worker_arguments(arguments, setting),
             log=cache_folder() / "logs" / f"{setting.run.metadata.name}.log",
             on_event=display.event,
-            gpus=devices.num_gpus(),
+            gpus=devices.usable_gpus(),
         )
         spawn = _Counted(processes)
-        index = local.run(setting, spawn, display.worker)
+        index = local.run(setting, spawn, display.worker, requested_revision=asked)
     if index.outcome == "Suspended":
         console.print(f"{index.name}: suspended; {index.message}")
         return
     done = "nothing to do, everything is in the store" if not spawn.count else "done"
     console.print(f"{index.name}: {done}")
     if setting.spec.evaluation.suites:
-        console.print(terminal(_story(setting)))
+        console.print(terminal(_story(setting.repository, setting.run)))
     for line in show.key_numbers(show.status(index, setting.repository)):
         console.print(line, highlight=False, soft_wrap=True)
 
@@ -121,22 +126,22 @@ class _Counted:
 
 
 def _worker_arguments(arguments: Namespace, setting: Setting) -> list[str]:
-    """Return the arguments with which a worker comes to the same setting."""
-    given = [str(arguments.file), "--engine", arguments.engine]
-    given += ["--store", str(arguments.store)] if arguments.store else []
-    revision = setting.spec.model.revision
-    pinned = [f"model.revision={revision}"] if revision else []
-    return given + [f"--set={setting}" for setting in [*arguments.set, *pinned]]
+    """Return the arguments with which a worker comes to the same setting.
+
+    Workers read a copy of the resolved run, so that the file may be edited meanwhile.
+    """
+    content = setting.run.model_dump_json(by_alias=True).encode()
+    name = f"{setting.run.metadata.name}-{hashlib.sha256(content).hexdigest()[:12]}.json"
+    copy = cache_folder() / "runs" / name
+    copy.parent.mkdir(parents=True, exist_ok=True)
+    copy.write_bytes(content)
+    store = ["--store", str(arguments.store)] if arguments.store else []
+    return [str(copy), "--engine", arguments.engine, *store]
 
 
 def show_run(arguments: Namespace, console: Console) -> None:
     """Print what the run has come to."""
-    repository, found = _repository_of(arguments)
-    metadata = found.metadata
-    index = repository.read_index(metadata.namespace, metadata.name)
-    if index is None:
-        message = f"{metadata.name}: expected a run in the store, found none; start it first"
-        raise InputError(message)
+    repository, index = _index_of(arguments)
     status = show.status(index, repository)
     if arguments.output == "json":
         print(json.dumps(status, ensure_ascii=False, indent=2))  # noqa: T201  the output
@@ -148,16 +153,18 @@ def show_run(arguments: Namespace, console: Console) -> None:
 
 def report(arguments: Namespace, console: Console) -> None:
     """Write the report as HTML and Markdown."""
-    repository, found = _repository_of(arguments)
-    story = gather.gather(repository, namespace=found.metadata.namespace, name=found.metadata.name)
+    found = judge.load(arguments.file, arguments.set)
+    story = _story(_repository_of(arguments, found), found)
     folder: Path = arguments.out
+    if folder.is_file():
+        message = f"--out {folder}: expected a folder, found a file"
+        raise InputError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    html = folder / f"{found.metadata.name}.html"
-    html.write_text(page.render(story), encoding="utf-8")
-    text = folder / f"{found.metadata.name}.md"
-    text.write_text(markdown.render(story), encoding="utf-8")
-    console.print(f"report: {html.resolve()}", highlight=False, soft_wrap=True)
-    console.print(f"report: {text.resolve()}", highlight=False, soft_wrap=True)
+    pages = {"html": page.render(story), "md": markdown.render(story)}
+    for ending, text in pages.items():
+        path = folder / f"{found.metadata.name}.{ending}"
+        path.write_text(text, encoding="utf-8")
+        console.print(f"report: {path.resolve()}", highlight=False, soft_wrap=True)
 
 
 def upload(arguments: Namespace, console: Console) -> None:
@@ -166,8 +173,13 @@ def upload(arguments: Namespace, console: Console) -> None:
         message = f"{arguments.folder}: expected a folder, found none"
         raise InputError(message)
     bucket = arguments.uri.removeprefix("s3://").split("/", 1)[0]
-    storage = Storage(bucket=bucket, endpoint=arguments.endpoint)
-    store: Store = open_store(storage, folder=arguments.store, environment=os.environ)
+    try:
+        storage = Storage(bucket=bucket, endpoint=arguments.endpoint)
+    except ValidationError as error:
+        fields = ", ".join(str(detail["loc"][0]) for detail in error.errors())
+        message = f"expected the URI of a bucket and an http(s) endpoint, found a wrong {fields}"
+        raise InputError(message) from error
+    store = open_store(storage, folder=arguments.store, environment=os.environ)
     repository = Repository(store, bucket=bucket, prefix="", cache=cache_folder())
     count = repository.upload_folder(arguments.folder, arguments.uri)
     console.print(f"{arguments.uri}: {count} files", highlight=False, soft_wrap=True)
@@ -175,45 +187,64 @@ def upload(arguments: Namespace, console: Console) -> None:
 
 def export_pairs(arguments: Namespace, console: Console) -> None:
     """Export the pairs of an iteration for LLaMA-Factory."""
-    setting = setting_of(arguments)
-    number = _iteration(arguments, setting.last - 1)
-    model = local.model_at(setting, number)
-    found = survey(setting.iteration(number, model), setting.repository.manifest)
-    if "pair" not in found or not found["pair"].is_finished:
-        message = f"expected the pairs of iteration {number}, found none; run it first"
-        raise InputError(message)
-    rows = setting.repository.rows(found["pair"].manifests[""], Pair, PAIRS)
+    repository, index = _index_of(arguments)
+    number = _iteration(arguments, default=len(index.iterations) - 2, index=index)
+    manifest = _manifest(repository, index, number, "pair")
+    rows = repository.rows(manifest, Pair, PAIRS)
     export.pairs(rows, arguments.out)
     console.print(f"{arguments.out}: {len(rows)} pairs", highlight=False, soft_wrap=True)
 
 
 def export_model(arguments: Namespace, console: Console) -> None:
     """Export M_t as a plain Hugging Face folder."""
-    setting = setting_of(arguments)
-    number = _iteration(arguments, setting.last)
-    model = local.model_at(setting, number)
-    export.model(setting.folder(model), arguments.out)
+    repository, index = _index_of(arguments)
+    number = _iteration(arguments, default=len(index.iterations) - 1, index=index)
+    files = _manifest(repository, index, number - 1, "train").files if number else None
+    source = repository.fetch_model(index.iterations[number].model_uri, files=files)
+    export.model(source, arguments.out)
     console.print(f"{arguments.out}: M{number}", highlight=False, soft_wrap=True)
 
 
-def _iteration(arguments: Namespace, default: int) -> int:
-    return default if arguments.iteration is None else int(arguments.iteration)
+def _manifest(repository: Repository, index: Index, number: int, stage: str) -> Manifest:
+    """Return the manifest of a stage's only artifact, as the run's index names it."""
+    keys = index.iterations[number].keys.get(stage, {}) if number >= 0 else {}
+    found = repository.manifest(stage, keys[""]) if "" in keys else None
+    if found is None:
+        message = f"expected a finished {stage} of iteration {number}, found none; run it first"
+        raise InputError(message)
+    return found
 
 
-def _repository_of(arguments: Namespace) -> tuple[Repository, Run]:
-    """Return the repository of a file's run; its inputs need not be there any more."""
+def _iteration(arguments: Namespace, *, default: int, index: Index) -> int:
+    """Return the iteration that was asked for, if the run has it."""
+    number = default if arguments.iteration is None else int(arguments.iteration)
+    last = len(index.iterations) - 1
+    if not 0 <= number <= last:
+        message = f"--iteration: expected 0 to {last}, found {number}"
+        raise InputError(message)
+    return number
+
+
+def _index_of(arguments: Namespace) -> tuple[Repository, Index]:
+    """Return the repository of a file's run and its index; its inputs need not be there."""
     found = judge.load(arguments.file, arguments.set)
+    repository, metadata = _repository_of(arguments, found), found.metadata
+    index = repository.read_index(metadata.namespace, metadata.name)
+    if index is None:
+        message = f"{metadata.name}: expected a run in the store, found none; start it first"
+        raise InputError(message)
+    return repository, index
+
+
+def _repository_of(arguments: Namespace, found: Run) -> Repository:
     storage = found.spec.storage
     store = open_store(storage, folder=arguments.store, environment=os.environ)
-    return (
-        Repository(store, bucket=storage.bucket, prefix=storage.prefix, cache=cache_folder()),
-        found,
-    )
+    return Repository(store, bucket=storage.bucket, prefix=storage.prefix, cache=cache_folder())
 
 
-def _story(setting: Setting) -> Story:
-    metadata = setting.run.metadata
-    return gather.gather(setting.repository, namespace=metadata.namespace, name=metadata.name)
+def _story(repository: Repository, found: Run) -> Story:
+    metadata = found.metadata
+    return gather.gather(repository, namespace=metadata.namespace, name=metadata.name)
 
 
 COMMANDS: Final[dict[str, Callable[[Namespace, Console], None]]] = {

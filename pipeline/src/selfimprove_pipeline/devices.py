@@ -12,7 +12,7 @@ from typing import Final
 
 from selfimprove_pipeline.stages import Toolchain
 
-INFERENCE: Final = ("torch", "transformers")
+INFERENCE: Final = ("langcodes", "torch", "transformers")
 TRAINING: Final = ("accelerate", "deepspeed", "peft", "torch", "transformers", "trl")
 CPU_THREADS: Final = "1"
 """Threads of a computation on the CPU: sums in another order give other weights."""
@@ -26,15 +26,36 @@ def num_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("
     return len([path for path in devices.glob("nvidia[0-9]*") if path.name[6:].isdigit()])
 
 
-def toolchain(engine: str, gpus: int) -> Toolchain:
-    """Return what determines an output besides recipe and inputs, for the keys."""
-    device = {"device": "cuda" if gpus else "cpu"}
+def usable_gpus() -> int:
+    """Return the GPUs that training can use: none with a CPU build of torch."""
+    return 0 if is_cpu_build(_version("torch")) else num_gpus()
+
+
+def is_cpu_build(version: str) -> bool:
+    """Return whether a version is that of a build without CUDA."""
+    return version.endswith("+cpu")
+
+
+def toolchain(engine: str, gpus: int, translation: Mapping[str, str] | None = None) -> Toolchain:
+    """Return what determines an output besides recipe and inputs, for the keys.
+
+    `translation` is the toolchain of an external translator; None means the engine's.
+    """
     engine_versions = {"vllm": _vllm_version()} if engine == "vllm" else {}
+    on_cpu = any(is_cpu_build(version) for version in engine_versions.values())
+    inference = {
+        "engine": engine,
+        **engine_versions,
+        **_versions(INFERENCE),
+        "device": "cuda" if gpus and not on_cpu else "cpu",
+    }
     threads = {} if gpus else {"threads": CPU_THREADS}
+    device = {"device": "cuda" if gpus else "cpu", "worldSize": str(max(1, gpus))}
     return Toolchain(
-        inference={"engine": engine, **engine_versions, **_versions(INFERENCE), **device},
+        inference=inference,
         light={"lingua": _version("lingua-language-detector")},
-        training={**_versions(TRAINING), **device, **threads, "worldSize": str(max(1, gpus))},
+        training={**_versions(TRAINING), **device, **threads},
+        translation=inference if translation is None else translation,
     )
 
 

@@ -150,9 +150,8 @@ def with_setting(document: Document, setting: str) -> Document:
     keys = tuple(path_text.removeprefix("spec.").split("."))
     value = parse(f"value: {value_text}".encode(), f"--set {setting}").value["value"]
     path: Path_ = ("spec", *keys)
-    return Document(
-        _replaced(document.value, path, value), {**document.places, path: f"--set {setting}"}
-    )
+    kept = {p: place for p, place in document.places.items() if p[: len(path)] != path}
+    return Document(_replaced(document.value, path, value), {**kept, path: f"--set {setting}"})
 
 
 def _replaced(value: Any, path: Path_, new: Any) -> Any:

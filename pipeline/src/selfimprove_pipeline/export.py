@@ -54,6 +54,7 @@ def _ranking(pair: Pair) -> dict[str, Any]:
 
 
 def _expect_new(folder: Path) -> None:
-    if folder.exists() and any(folder.iterdir()):
-        message = f"--out {folder}: expected an empty or new folder, found files in it"
+    if folder.is_file() or (folder.is_dir() and any(folder.iterdir())):
+        found = "a file" if folder.is_file() else "files in it"
+        message = f"--out {folder}: expected an empty or new folder, found {found}"
         raise InputError(message)

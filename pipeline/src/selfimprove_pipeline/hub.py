@@ -5,10 +5,30 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, cast
 
+from selfimprove_pipeline.artifacts import TOKENIZER_FILES, Index
 from selfimprove_pipeline.errors import InputError, TryAgainError
+from selfimprove_pipeline.recipe import Model
 
-WANTED: Final = ["*.safetensors", "*.json", "*.model", "*.txt", "*.jinja", "*.tiktoken"]
+WANTED: Final = ["*.safetensors", "*.json", *TOKENIZER_FILES]
 SERVER_ERROR: Final = 500
+COMMIT_LENGTH: Final = 40
+
+
+def pinned(model: Model, index: Index | None) -> str | None:
+    """Return the revision of a run's model: for a branch of a hub's model, its commit.
+
+    It is the commit that the branch had when the run began, for as long as the file names the
+    same model and branch.
+    """
+    is_commit = len(model.revision or "") == COMMIT_LENGTH
+    if not model.uri.startswith("hf://") or is_commit:
+        return model.revision
+    asked = (model.uri, model.revision)
+    if index and index.model_revision:
+        began = (index.recipe["model"]["uri"], index.requested_revision)
+        if began == asked:
+            return index.model_revision
+    return commit(model.uri, model.revision)
 
 
 def commit(uri: str, revision: str | None) -> str:

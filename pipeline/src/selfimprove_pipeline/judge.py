@@ -3,7 +3,7 @@
 import difflib
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -63,19 +63,22 @@ def _unknown_languages(document: Document) -> list[Mistake]:
     """Return a mistake for each tag that has the right form and names no language."""
     form = re.compile(recipe.LANGUAGE_PATTERN)
     mistakes = []
-    for path in document.places:
-        value = _value_at(document.value, path)
-        is_tag = path[:2] == ("spec", "languages") and isinstance(value, str)
-        if is_tag and form.match(value) and languages.name(value) is None:
+    for path, value in _tags(document.value):
+        if isinstance(value, str) and form.match(value) and languages.name(value) is None:
             message = f"expected a BCP-47 tag such as de or pt-BR, found {value}"
             mistakes.append(Mistake(document.place(path), dotted(path), message))
     return mistakes
 
 
-def _value_at(value: Any, path: Path_) -> Any:
-    for key in path:
-        value = value[key]
-    return value
+def _tags(value: Any) -> Iterator[tuple[Path_, Any]]:
+    """Yield what stands where language tags do, in a file that may have any form."""
+    for key in ("spec", "languages"):
+        value = value.get(key) if isinstance(value, dict) else None
+    if isinstance(value, dict):
+        yield ("spec", "languages", "dominant"), value.get("dominant")
+        others = value.get("others")
+        for index, tag in enumerate(others if isinstance(others, list) else []):
+            yield ("spec", "languages", "others", index), tag
 
 
 def _one_a_place(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:

@@ -6,11 +6,11 @@ run is resumed. The index in the store only tells people what the run consists o
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Any, Final, Literal, Protocol
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest, RunOutcome
-from selfimprove_pipeline.errors import SelfImproveError
+from selfimprove_pipeline.errors import SelfImproveError, TryAgainError
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import INFERENCE, LIGHT, Survey, are_finished, survey
@@ -40,8 +40,15 @@ class Ledger:
     """The index of a run in the making, written whenever a worker has ended."""
 
     setting: Setting
+    requested_revision: str | None
     started: str = field(default_factory=artifacts.timestamp)
     iterations: dict[int, IterationIndex] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Begin with what an earlier start of the same recipe has found or made."""
+        earlier = self.setting.read_index()
+        if earlier is not None and _decides(earlier.recipe) == _decides(self._recipe()):
+            self.iterations = {entry.index: entry for entry in earlier.iterations}
 
     def enter(self, index: int, model: Model, found: Survey) -> None:
         """Note what an iteration has now."""
@@ -51,6 +58,7 @@ class Ledger:
             model_uri=model.uri,
             model_digest=model.digest,
             keys={name: _keys(state.manifests) for name, state in found.items()},
+            finished=tuple(name for name, state in found.items() if state.is_finished),
             computed=tuple(m.key for m in manifests if m.created >= self.started),
         )
         self.write("Running")
@@ -62,23 +70,39 @@ class Ledger:
             name=run.metadata.name,
             outcome=outcome,
             message=message,
-            recipe=run.spec.model_dump(mode="json", by_alias=True),
+            recipe=self._recipe(),
+            requested_revision=self.requested_revision,
             model_revision=run.spec.model.revision,
             iterations=tuple(self.iterations[number] for number in sorted(self.iterations)),
         )
         self.setting.repository.write_index(index, run.metadata.namespace)
         return index
 
+    def _recipe(self) -> dict[str, Any]:
+        return self.setting.spec.model_dump(mode="json", by_alias=True)
 
-def run(setting: Setting, spawn: Spawn, on_worker: Callable[[Worker, int], None]) -> Index:
-    """Do what is missing of a run, iteration after iteration, and return its index."""
-    ledger = Ledger(setting)
+
+def run(
+    setting: Setting,
+    spawn: Spawn,
+    on_worker: Callable[[Worker, int], None],
+    *,
+    requested_revision: str | None = None,
+) -> Index:
+    """Do what is missing of a run, iteration after iteration, and return its index.
+
+    Wrong inputs are told before anything is computed, and leave the index as it was.
+    """
+    ledger = Ledger(setting, requested_revision)
     if setting.spec.suspend:
         return ledger.write("Suspended", "spec.suspend is true; set it to false to go on")
+    setting.check_inputs()
     try:
         _iterate(setting, ledger, spawn, on_worker)
-    except SelfImproveError as error:
-        ledger.write("Failed", str(error).splitlines()[0])
+    except TryAgainError:
+        raise  # the store may be what did not answer, and the run can go on
+    except Exception as error:
+        ledger.write("Failed", f"{error}".splitlines()[0] if f"{error}" else type(error).__name__)
         raise
     return ledger.write("Succeeded")
 
@@ -90,10 +114,18 @@ def _iterate(
     for index in range(setting.last + 1):
         found = _state(setting, ledger, index, model)
         for worker, names in WORKERS:
+            if are_finished(found, names):
+                continue
+            on_worker(worker, index)
+            spawn(worker, index)
+            found = _state(setting, ledger, index, model)
             if not are_finished(found, names):
-                on_worker(worker, index)
-                spawn(worker, index)
-                found = _state(setting, ledger, index, model)
+                message = (
+                    f"expected the {worker} worker of iteration {index} to finish "
+                    f"{', '.join(names)}, found them open: prompts, suites or the model changed "
+                    "while it ran; run again"
+                )
+                raise SelfImproveError(message)
         if index < setting.last:
             model = setting.trained(found["train"].manifests[""])
 
@@ -115,6 +147,11 @@ def model_at(setting: Setting, index: int) -> Model:
             raise SelfImproveError(message)
         model = setting.trained(found["train"].manifests[""])
     return model
+
+
+def _decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the part of a recipe that decides what the models of an index are."""
+    return {key: value for key, value in recipe.items() if key not in ("suspend", "iterations")}
 
 
 def _keys(manifests: Mapping[str, Manifest]) -> dict[str, str]:

@@ -23,7 +23,8 @@ from selfimprove_pipeline.lifeline import die_with_parent
 
 OnEvent = Callable[[Mapping[str, Any]], None]
 
-SECONDS_TO_END: Final = 20
+SECONDS_TO_END: Final = 45
+"""Longer than the 30 s that torchrun gives its ranks."""
 LINES_SHOWN: Final = 5
 
 
@@ -43,7 +44,11 @@ class Processes:
         command += ["--iteration", str(index), *self.arguments]
         self.log.parent.mkdir(parents=True, exist_ok=True)
         failure: Mapping[str, Any] = {}
-        with self.log.open("a") as log, _process(command, self._environment(), log) as process:
+        begin = self.log.stat().st_size if self.log.exists() else 0
+        with (
+            self.log.open("a", encoding="utf-8") as log,
+            _process(command, self._environment(), log) as process,
+        ):
             for event in _events(process, log):
                 if event["event"] == "error":
                     failure = event
@@ -51,22 +56,20 @@ class Processes:
                     self.on_event(event)
             code = process.wait()
         if code:
-            raise self._error(worker, index, code, failure)
+            if "message" in failure:
+                raise error_of(code, str(failure["message"]))
+            raise SelfImproveError(self._ending(worker, index, code, begin))
 
     def _environment(self) -> dict[str, str]:
         """Return the worker's environment: threads are pinned where sums depend on them."""
         threads = {} if self.gpus else {"OMP_NUM_THREADS": CPU_THREADS, "DS_ACCELERATOR": "cpu"}
         return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **threads}
 
-    def _error(
-        self, worker: str, index: int, code: int, failure: Mapping[str, Any]
-    ) -> SelfImproveError:
-        if "message" in failure:
-            return error_of(code, str(failure["message"]))
-        tail = " | ".join(_last_lines(self.log))
+    def _ending(self, worker: str, index: int, code: int, begin: int) -> str:
+        """Return how a worker ended that could not say it itself."""
+        tail = " | ".join(_last_lines(self.log, begin))
         found = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
-        what = f"{worker} of iteration {index}"
-        return SelfImproveError(f"{what} ended with {found}; its log {self.log} ends: {tail}")
+        return f"{worker} of iteration {index} ended with {found}; its log {self.log} ends: {tail}"
 
 
 @contextlib.contextmanager
@@ -78,7 +81,8 @@ def _process(
         command,
         stdout=subprocess.PIPE,
         stderr=log,
-        text=True,
+        encoding="utf-8",
+        errors="replace",  # a library may print any bytes
         env=dict(environment),
         start_new_session=True,
         preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  no thread forks here
@@ -112,6 +116,9 @@ def _events(process: subprocess.Popen[str], log: Any) -> Iterator[Mapping[str, A
             yield event
 
 
-def _last_lines(log: Path) -> list[str]:
-    lines = [line.strip() for line in log.read_text(errors="replace").splitlines()]
-    return [line for line in lines if line][-LINES_SHOWN:]
+def _last_lines(log: Path, begin: int) -> list[str]:
+    """Return the last lines that were written after a place in the log."""
+    with log.open("rb") as file:
+        file.seek(begin)
+        text = file.read().decode(errors="replace")
+    return [line.strip() for line in text.splitlines() if line.strip()][-LINES_SHOWN:]

@@ -100,10 +100,17 @@ def _parsed(line: bytes) -> tuple[str, Prompt | None]:
             return f"expected the text field {key}, found {json.dumps(value.get(key))}", None
         if not value[key].strip():
             return f"expected a {key} with text, found an empty one", None
+        if not _is_text(value[key]):
+            return f"expected a {key} in Unicode, found half of a surrogate pair", None
     answer = value.get("answer")
-    if not (answer is None or isinstance(answer, str)):
+    if not (answer is None or (isinstance(answer, str) and _is_text(answer))):
         return f"expected answer to be text, found {json.dumps(answer)}", None
     return "", Prompt(id=value["id"], prompt=value["prompt"], answer=answer)
+
+
+def _is_text(value: str) -> bool:
+    """Return whether a string can be written: JSON may hold half of a surrogate pair."""
+    return not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _doubled_ids(name: str, rows: Sequence[tuple[int, Prompt]]) -> Iterator[str]:

@@ -57,9 +57,11 @@ def _manifests(name: Stage, entry: IterationIndex, repository: Repository) -> di
 def _stage(
     name: Stage, manifests: Mapping[str, Manifest], entry: IterationIndex
 ) -> dict[str, Any] | None:
-    """Return one stage; None for one that the run does not have, such as score without gold."""
+    """Return one stage; None for one that has nothing to do, such as score without gold."""
+    if name not in entry.finished:
+        return {"name": name, **_PENDING}
     if not manifests:
-        return None if name in ("score", "evaluate") else {"name": name, **_PENDING}
+        return None
     counts: dict[str, int] = {}
     for manifest in manifests.values():
         for key, value in {"rows": manifest.rows or 0, **manifest.counts}.items():

@@ -28,14 +28,14 @@ class StageInfo:
 
 
 TABLE: Final = (
-    StageInfo("evaluate", ("model", "suites"), "evaluated/<suite>.<language>", "inference", True),
-    StageInfo("generate", ("model", "prompts"), "answers/<language>", "inference", True),
+    StageInfo("evaluate", ("model", "suites"), "<language>.jsonl a suite", "inference", True),
+    StageInfo("generate", ("model", "prompts"), "<language>.jsonl", "inference", True),
+    StageInfo("translate", ("model", "answers"), "<source>_<target>.jsonl", "inference", True),
     StageInfo(
-        "translate", ("model", "answers"), "translations/<source>_<target>", "inference", True
+        "pair", ("prompts", "answers", "translations"), "pairs.jsonl, drops.jsonl", "light", False
     ),
-    StageInfo("pair", ("prompts", "answers", "translations"), "pairs", "light", False),
-    StageInfo("score", ("pairs", "gold answers"), "scores", "light", False),
-    StageInfo("train", ("model", "pairs"), "model", "training", True),
+    StageInfo("score", ("pairs", "gold answers"), "scores.jsonl", "light", False),
+    StageInfo("train", ("model", "pairs"), "a Hugging Face folder", "training", True),
 )
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
 
@@ -50,6 +50,8 @@ class Toolchain:
     inference: Mapping[str, str]
     light: Mapping[str, str]
     training: Mapping[str, str]
+    translation: Mapping[str, str]
+    """translation is that of inference, unless an external translator does it."""
 
 
 @dataclass(frozen=True)
@@ -117,6 +119,12 @@ def key(
 def direction(source: str, target: str) -> str:
     """Return the part name of a translation; language tags have hyphens, never underscores."""
     return f"{source}_{target}"
+
+
+def languages_of(direction_part: str) -> tuple[str, str]:
+    """Return source and target of a translation's part name."""
+    source, target = direction_part.split("_")
+    return source, target
 
 
 def suite_part(suite: str, language: str) -> str:
@@ -202,8 +210,12 @@ def _score_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
 
 def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str]:
     match stage:
-        case "evaluate" | "generate" | "translate":
+        case "generate":
             return toolchain.inference
+        case "translate":
+            return toolchain.translation
+        case "evaluate":
+            return {**toolchain.inference, **toolchain.light}
         case "pair" | "score":
             return toolchain.light
         case "reference" | "train":

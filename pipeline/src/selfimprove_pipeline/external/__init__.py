@@ -2,16 +2,20 @@
 
 `Translator` is to texts what `engine.Engine` is to token ids, and has two implementations:
 `openai` (the only importer of the openai package) and `transformers_model`. Both are imported
-when a recipe asks for one. What they yield is parsed and kept like the model's own.
+when a recipe asks for one; `versions` has what keys need of them, without. What they yield is
+parsed and kept like the model's own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Protocol
 
 from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.external.versions import fingerprint
 from selfimprove_pipeline.recipe import Spec
 from selfimprove_pipeline.recipe.sampling import External
 from selfimprove_pipeline.translate import Direction, Passage
+
+__all__ = ["Translator", "fingerprint", "translator"]
 
 
 class Translator(Protocol):

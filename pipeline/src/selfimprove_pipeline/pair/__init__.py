@@ -11,7 +11,7 @@ from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Drop, Message, Pair
 from selfimprove_pipeline.languages import Identify
 from selfimprove_pipeline.pair.candidates import Candidate, Texts, candidates
-from selfimprove_pipeline.pair.reasons import median_ratios, reason_to_drop
+from selfimprove_pipeline.pair.reasons import is_not_identified, median_ratios, reason_to_drop
 from selfimprove_pipeline.recipe import Spec
 
 __all__ = ["Paired", "Texts", "pair"]
@@ -38,7 +38,7 @@ def pair(texts: Texts, spec: Spec, identify: Identify) -> Paired:
             continue
         made = _pair(candidate, spec)
         pairs.append(made)
-        if spec.pairing.filters.language and identify(made.chosen[0].content) is None:
+        if spec.pairing.filters.language and is_not_identified(candidate, identify):
             not_identified[candidate.language] += 1
     return Paired(tuple(pairs), tuple(drops), not_identified)
 

@@ -86,6 +86,13 @@ def is_off_target(candidate: Candidate, identify: Identify) -> bool:
     return found is not None and found != languages.base(candidate.language)
 
 
+def is_not_identified(candidate: Candidate, identify: Identify) -> bool:
+    """Return whether nothing can be said about the language of the chosen text."""
+    if not languages.is_identifiable(candidate.language):
+        return True
+    return identify(candidate.preferred or "") is None
+
+
 def has_odd_length(candidate: Candidate, spec: Spec, medians: Mapping[Direction, float]) -> bool:
     """Return whether the translation's length is far from what its direction makes of a source."""
     median = medians.get((candidate.partner, candidate.language))

@@ -70,7 +70,8 @@ class Translation(Part):
     """How answers are translated, both ways between the dominant and each other language."""
 
     translator: Annotated[Literal["self", "external"], affects("translate")] = "self"
-    """translator is the model itself, or `external`."""
+    """translator is the model itself, or `external`, which knows nothing of repetitionPenalty,
+    stopAtClosingTag and sourceLengthBudget."""
 
     external: External | None = None
     """external describes the translator when it is not the model itself."""
@@ -157,7 +158,7 @@ class Filters(Part):
     """lengthRatioBand is the band that lengthRatio accepts."""
 
     empty: Annotated[bool, affects("pair")] = by_profile()
-    """empty drops pairs with a text that has no letters; the paper's code keeps them."""
+    """empty drops pairs with a text of nothing but white space; the paper's code keeps them."""
 
     truncation: Annotated[bool, affects("pair")] = by_profile()
     """truncation drops pairs with a text that ended at its token limit."""

@@ -1,6 +1,6 @@
 """Where a run's inputs come from and where its artifacts go."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -133,12 +133,21 @@ class Storage(Part):
     is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
 
 
+SUITE_KINDS: Final = ("exactMatch", "offTarget")
+
+
 class Suite(Part):
     """One evaluation suite."""
 
-    name: Annotated[Literal["exactMatch", "offTarget"], affects("evaluate")]
-    """name of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
-    the wrong language."""
+    name: Annotated[
+        Annotated[str, StringConstraints(max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")],
+        affects("evaluate"),
+    ]
+    """name of the suite, once a run."""
+
+    kind: Annotated[Literal["exactMatch", "offTarget"] | None, affects("evaluate")] = None
+    """kind of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
+    the wrong language. Unset means the name."""
 
     uri: ObjectUri
     """uri of the folder with one `<language>.jsonl` a language."""
@@ -151,12 +160,34 @@ class Suite(Part):
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """limit takes the first rows alone. Unset means all."""
 
+    @model_validator(mode="after")
+    def _kind_is_known(self) -> Self:
+        if self.kind is None and self.name not in SUITE_KINDS:
+            msg = (
+                f"expected kind ({' or '.join(SUITE_KINDS)}) with the name {self.name}, found none"
+            )
+            raise ValueError(msg)
+        return self
+
+    @property
+    def needs_answers(self) -> bool:
+        """Whether every row needs a gold answer."""
+        return (self.kind or self.name) == "exactMatch"
+
 
 class Evaluation(Part):
     """How each model M0 to M(iterations) is measured."""
 
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
     """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
+
+    @model_validator(mode="after")
+    def _each_name_once(self) -> Self:
+        names = [suite.name for suite in self.suites]
+        if len(set(names)) < len(names):
+            msg = f"expected each suite's name once, found {', '.join(names)}"
+            raise ValueError(msg)
+        return self
 
 
 class Chat(Part):

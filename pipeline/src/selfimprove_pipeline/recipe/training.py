@@ -1,4 +1,8 @@
-"""How pairs become the next model."""
+"""How pairs become the next model.
+
+The reference pass runs in the micro-batches, precision and ZeRO stage of its training, so the
+fields that decide about those affect the stage `reference` too. Later epochs do not.
+"""
 
 from typing import Annotated, Literal, Self
 
@@ -27,7 +31,7 @@ class Lora(Part):
 class Training(Part):
     """DPO (sigmoid) with an NLL term on the chosen completion."""
 
-    method: Annotated[Literal["full", "lora"], affects("train")] = by_profile()
+    method: Annotated[Literal["full", "lora"], affects("reference", "train")] = by_profile()
     """method trains all weights or a low-rank adapter, which is merged at the end."""
 
     lora: Lora = Field(default_factory=Lora)
@@ -63,10 +67,14 @@ class Training(Part):
     epochs: Annotated[int, Field(ge=1, le=100), affects("train")] = by_profile()
     """epochs over the pairs."""
 
-    global_batch_size: Annotated[int, Field(ge=1, le=65_536), affects("train")] = by_profile()
+    global_batch_size: Annotated[int, Field(ge=1, le=65_536), affects("reference", "train")] = (
+        by_profile()
+    )
     """globalBatchSize is the number of pairs of a step, over all ranks and accumulation."""
 
-    micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("train")] = by_profile()
+    micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("reference", "train")] = (
+        by_profile()
+    )
     """microBatchSize is the number of pairs that one rank computes at once. It changes memory
     and speed; the loss is the same within rounding, which still makes other weights."""
 
@@ -84,10 +92,10 @@ class Training(Part):
     gradient_checkpointing: bool = by_profile()
     """gradientCheckpointing computes activations again instead of keeping them."""
 
-    zero_stage: Annotated[Literal[0, 1, 2, 3], affects("train")] = by_profile()
+    zero_stage: Annotated[Literal[0, 1, 2, 3], affects("reference", "train")] = by_profile()
     """zeroStage of DeepSpeed."""
 
-    offload: Annotated[Literal["none", "optimizer", "all"], affects("train")] = "none"
+    offload: Annotated[Literal["none", "optimizer", "all"], affects("reference", "train")] = "none"
     """offload moves optimizer state, or parameters too, to the CPU's memory."""
 
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
@@ -96,7 +104,7 @@ class Training(Part):
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """nodes that train together. On one machine there is one."""
 
-    seed: Annotated[Seed, affects("train")] = by_profile()
+    seed: Annotated[Seed, affects("reference", "train")] = by_profile()
     """seed of the order of pairs and of dropout."""
 
     report_to: Annotated[

@@ -37,6 +37,19 @@ class Store(Protocol):
     def write(self, uri: str, content: bytes) -> None:
         """Write or replace an object."""
 
+    def create(self, uri: str, content: bytes) -> None:
+        """Write an object unless there is one; reading it tells whose it is.
+
+        It returns nothing, because an answer may be lost: a writer that asks again would take
+        its own object for another's.
+        """
+
+    def copy(self, source: str, target: str) -> None:
+        """Write or replace an object with the content of another of the same bucket.
+
+        An absent source is an `InputError`.
+        """
+
     def upload(self, path: Path, uri: str) -> None:
         """Write or replace an object from a file of any size."""
 

@@ -8,9 +8,11 @@ import errno
 import hashlib
 import os
 import secrets
+import shutil
+import time
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -18,6 +20,9 @@ from selfimprove_pipeline.errors import InputError, TryAgainError
 
 PARTIAL = ".partial-"
 """Begins the name of a file that is still being written; no listing shows one."""
+
+ABANDONED = 24 * 3600
+"""Seconds without a write after which a partial file is that of a killed process."""
 
 WORKERS = 4
 """Files that are moved or hashed at once; a large one is itself moved in parallel parts."""
@@ -33,6 +38,7 @@ _REFUSED = {
     errno.ENOTDIR,
     errno.EISDIR,
     errno.ENAMETOOLONG,
+    errno.EOPNOTSUPP,
 }
 _PASSING = {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ESTALE}
 
@@ -58,16 +64,29 @@ def replacing(path: Path) -> Iterator[Path]:
 
     The mode is 0644 under the umask. The content is on the disk before the name is.
     """
-    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
-    with explained(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
-            yield partial
-            _sync(partial)
-            partial.replace(path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with _beside(path) as partial:
+        yield partial
+        _sync(partial)
+        partial.replace(path)
+
+
+def create(path: Path, content: bytes) -> None:
+    """Write a file unless there is one; of several writers one succeeds, and the file is whole."""
+    with _beside(path) as partial:
+        partial.write_bytes(content)
+        _sync(partial)
+        with suppress(FileExistsError):
+            path.hardlink_to(partial)
+
+
+def remove_abandoned(folder: Path) -> None:
+    """Remove what killed processes left half-written in a folder, not below it, a day ago."""
+    limit = time.time() - ABANDONED
+    with explained(folder):
+        for path in folder.glob(f"{PARTIAL}*"):
+            with suppress(FileNotFoundError):  # another process removes it too
+                if path.stat().st_mtime < limit:
+                    shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def sha256_of(path: Path) -> str:
@@ -95,6 +114,26 @@ def in_parallel(function: Callable[[T], R], items: Iterable[T]) -> list[R]:
     """Return a function's results in the order of the items; the first error ends it."""
     with ThreadPoolExecutor(WORKERS) as pool:
         return list(pool.map(function, items))
+
+
+def remove_empty(folder: Path) -> None:
+    """Remove a folder and those below it, as far as they hold nothing."""
+    for path, _, _ in os.walk(folder, topdown=False):
+        with suppress(OSError):
+            Path(path).rmdir()
+
+
+@contextmanager
+def _beside(path: Path) -> Iterator[Path]:
+    """Give an empty file beside `path`, which is gone after the block."""
+    partial = path.with_name(f"{PARTIAL}{secrets.token_hex(8)}")
+    with explained(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            os.close(os.open(partial, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644))
+            yield partial
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _sync(path: Path) -> None:

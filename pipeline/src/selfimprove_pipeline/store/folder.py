@@ -13,7 +13,7 @@ from pathlib import Path
 
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.store import Entry
-from selfimprove_pipeline.store.files import PARTIAL, explained, replacing
+from selfimprove_pipeline.store.files import PARTIAL, create, explained, replacing
 from selfimprove_pipeline.store.uris import path_under
 
 
@@ -36,6 +36,21 @@ class FolderStore:
         """Write or replace an object."""
         with replacing(path_under(self._root, uri)) as partial:
             partial.write_bytes(content)
+
+    def create(self, uri: str, content: bytes) -> None:
+        """Write an object unless there is one."""
+        create(path_under(self._root, uri), content)
+
+    def copy(self, source: str, target: str) -> None:
+        """Write or replace an object with the content of another, by a hard link."""
+        origin = path_under(self._root, source)
+        with replacing(path_under(self._root, target)) as partial:
+            partial.unlink()
+            try:
+                partial.hardlink_to(origin)
+            except FileNotFoundError as error:
+                message = f"expected an object at {source}, found none"
+                raise InputError(message) from error
 
     def upload(self, path: Path, uri: str) -> None:
         """Write or replace an object from a file of any size."""

@@ -15,7 +15,14 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from selfimprove_pipeline.artifacts import MANIFEST, File, digest, digest_of, payload_digest
+from selfimprove_pipeline.artifacts import (
+    MANIFEST,
+    TOKENIZER_FILES,
+    File,
+    digest,
+    digest_of,
+    payload_digest,
+)
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.digests import Digests, identity
@@ -24,9 +31,12 @@ from selfimprove_pipeline.store.files import (
     explained,
     in_parallel,
     is_hidden,
+    remove_abandoned,
     sha256_of,
 )
 from selfimprove_pipeline.store.uris import folder_uri
+
+_WEIGHTS = ("*.safetensors", "*.bin")
 
 _PAYLOAD = (
     "*.safetensors",
@@ -37,21 +47,13 @@ _PAYLOAD = (
     "generation_config.json",
     "preprocessor_config.json",
     "processor_config.json",
-    "tokenizer*",
-    "vocab*",
-    "merges.txt",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "*.model",
-    "*.tiktoken",
-    "chat_template.*",
-    "*.jinja",
+    *TOKENIZER_FILES,
 )
 
 _OF_TRAINERS = frozenset({"training_args.bin", "optimizer.bin", "scheduler.bin"})
 """Left beside the weights by trainers; they hold times and paths and are no part of a model."""
 
-WORK = ("parts/", "checkpoints/")
+WORK = ("parts/", "checkpoints/", "attempts/")
 """Folders of an unfinished artifact."""
 
 
@@ -74,6 +76,8 @@ class Models:
         self._store = store
         self._cache = cache
         self._digests = Digests(cache / "digests.json")
+        for folder in (cache, cache / "incoming", cache / "models"):
+            remove_abandoned(folder)
 
     def digest(self, uri_prefix: str) -> tuple[str, tuple[File, ...]]:
         """Return the digest of a folder's payload and the payload files.
@@ -86,8 +90,11 @@ class Models:
             for name, entry in self._entries(uri_prefix).items()
             if is_model_payload(name)
         }
-        if not entries:
-            message = f"expected a model folder at {uri_prefix}, found no config and no weights"
+        if not any(fnmatchcase(name, weights) for name in entries for weights in _WEIGHTS):
+            message = (
+                f"expected a model folder at {uri_prefix}, found no weights there;"
+                f" add {' or '.join(_WEIGHTS)}, or correct the URI"
+            )
             raise InputError(message)
         files = self._described(entries)
         return payload_digest(files), files

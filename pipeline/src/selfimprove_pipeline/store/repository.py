@@ -1,7 +1,7 @@
 """Artifacts on a store: files first, manifest last, and nothing read that does not match it.
 
 A stage asks it for the rows of earlier stages and commits its own; a model comes and goes as
-a folder. `models` and `checkpoints` do their share behind it.
+a folder. `commits` lays an artifact down, `models` and `checkpoints` do their share behind it.
 """
 
 import hashlib
@@ -25,6 +25,7 @@ from selfimprove_pipeline.artifacts import (
 )
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.store import Store, checkpoints
+from selfimprove_pipeline.store.commits import Commit
 from selfimprove_pipeline.store.files import files_in, in_parallel, is_hidden, sha256_of
 from selfimprove_pipeline.store.models import WORK, Models, is_model_payload
 from selfimprove_pipeline.store.uris import folder_uri
@@ -101,9 +102,8 @@ class Repository:
             )
             for name, content in sorted(contents.items())
         )
-        uri = self.uri(manifest.stage, manifest.key)
         return self._committed(
-            manifest, described, lambda name: self.store.write(uri + name, contents[name])
+            manifest, described, lambda name, uri: self.store.write(uri, contents[name])
         )
 
     def commit_folder(
@@ -124,9 +124,8 @@ class Repository:
             ),
             paths,
         )
-        uri = self.uri(manifest.stage, manifest.key)
         return self._committed(
-            manifest, tuple(described), lambda name: self.store.upload(paths[name], uri + name)
+            manifest, tuple(described), lambda name, uri: self.store.upload(paths[name], uri)
         )
 
     def append_part(self, stage: str, key: str, part_name: str, rows: Sequence[Row]) -> None:
@@ -203,29 +202,18 @@ class Repository:
         return len(visible)
 
     def _committed(
-        self, manifest: Manifest, files: tuple[File, ...], put: Callable[[str], None]
+        self, manifest: Manifest, files: tuple[File, ...], put: Callable[[str, str], None]
     ) -> Manifest:
-        uri = self.uri(manifest.stage, manifest.key)
-        present = self.manifest(manifest.stage, manifest.key)
+        """Return the manifest of the artifact; `put` writes a file of a name to a URI."""
+        stage, key = manifest.stage, manifest.key
+        _check_names(files)
+        commit = Commit(self.store, self.uri(stage, key), lambda: self.manifest(stage, key))
+        present = self.manifest(stage, key)
         if present is None:
-            present = manifest.model_copy(update={"files": files, "digest": payload_digest(files)})
-            names = _names(files)
-            # An earlier attempt that was killed may have left files of other names.
-            kept = {*names, MANIFEST}
-            self._delete(uri, lambda name: name not in kept and not name.startswith(WORK))
-            in_parallel(put, names)
-            other = self.manifest(manifest.stage, manifest.key)
-            if other is not None and other.digest != present.digest:
-                # Another writer has finished meanwhile and our files lie over its own. It
-                # writes no more, so laying down ours again makes the artifact whole.
-                in_parallel(put, names)
-            self.store.write(uri + MANIFEST, present.line())
-        self._delete(uri, lambda name: name.startswith(WORK))
+            complete = {"files": files, "digest": payload_digest(files)}
+            present = commit.made(manifest.model_copy(update=complete), put)
+        commit.clean()
         return present
-
-    def _delete(self, uri: str, is_old: Callable[[str], bool]) -> None:
-        uris = [entry.uri for entry in self.store.entries(uri)]
-        self.store.delete(name for name in uris if is_old(name.removeprefix(uri)))
 
     def _part_uris(self, stage: str, key: str, part_name: str) -> list[str]:
         prefix = f"{self.uri(stage, key)}parts/{part_name}/"
@@ -255,9 +243,7 @@ def _file(manifest: Manifest, name: str | None) -> File:
     return found[0]
 
 
-def _names(files: Iterable[File]) -> list[str]:
-    names = [file.name for file in files]
-    if MANIFEST in names or any(name.startswith(WORK) for name in names):
+def _check_names(files: Iterable[File]) -> None:
+    if any(file.name == MANIFEST or file.name.startswith(WORK) for file in files):
         message = f"{MANIFEST} and {' '.join(WORK)} belong to the repository"
         raise ValueError(message)
-    return names

@@ -1,8 +1,8 @@
 """Checkpoints and reference log-probabilities: what a killed training finds again.
 
-The vault is the stage's view of storage; rank 0 alone talks to it and tells the others. A
-checkpoint folder carries the label it was made under, because DeepSpeed's files fit exactly one
-number of ranks, ZeRO stage and precision.
+The vault is the stage's view of storage; rank 0 alone talks to it and tells the others. It keeps
+with a checkpoint the label it was made under, because DeepSpeed's files fit exactly one number
+of ranks, ZeRO stage and precision.
 """
 
 import logging
@@ -16,8 +16,6 @@ from typing_extensions import override
 
 from selfimprove_pipeline.artifacts import ReferenceLogps
 from selfimprove_pipeline.train.rows import TokenRow
-
-LABEL_FILE = "label.txt"
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called on rank 0 after every step with the step, the number of steps and the measures."""
@@ -34,11 +32,8 @@ class Vault(Protocol):
     def save_reference(self, rows: tuple[ReferenceLogps, ...]) -> None:
         """Keep the rows."""
 
-    def latest_checkpoint(self, label: str) -> Path | None:
-        """Return a local folder with the newest checkpoint, None when there is none.
-
-        One of another label may be returned; the stage refuses it.
-        """
+    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
+        """Return the newest checkpoint's label and what makes a local folder of it, else None."""
 
     def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
         """Keep a folder with the files of all ranks, in place of one of the same step.
@@ -71,7 +66,6 @@ class Checkpoints(TrainerCallback):
             torch.distributed.barrier()  # the folder has the files of all ranks
         if state.is_world_process_zero:
             folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            (folder / LABEL_FILE).write_text(self._label)
             self._vault.save_checkpoint(state.global_step, self._label, folder)
 
     @override
@@ -85,12 +79,12 @@ class Checkpoints(TrainerCallback):
 
 def resumable(vault: Vault, label: str) -> Path | None:
     """Return the newest checkpoint of this label; say so when there is only another one."""
-    folder = vault.latest_checkpoint(label)
-    if folder is None:
+    latest = vault.latest_checkpoint()
+    if latest is None:
         return None
-    found = (folder / LABEL_FILE).read_text()
+    found, fetch = latest
     if found == label:
-        return folder
+        return fetch()
     log.warning(
         "expected a checkpoint of %s, found one of %s; training starts again from the model",
         label,

@@ -13,7 +13,6 @@ import torch
 from peft import LoraConfig
 from trl.trainer.dpo_config import DPOConfig
 
-from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe.training import Training
 from selfimprove_pipeline.train.plan import Shape
 
@@ -79,13 +78,6 @@ def dpo_config(training: Training, *, folder: Path, shape: Shape) -> DPOConfig:
 
 def deepspeed_config(training: Training) -> dict[str, Any] | None:
     """Return DeepSpeed's settings, None at ZeRO stage 0."""
-    needed = {"none": 0, "optimizer": 1, "all": 3}[training.offload]
-    if training.zero_stage < needed:
-        msg = (
-            f"expected training.zeroStage {needed} or more with offload {training.offload}, "
-            f"found {training.zero_stage}"
-        )
-        raise InputError(msg)
     if training.zero_stage == 0:
         return None
     zero: dict[str, Any] = {

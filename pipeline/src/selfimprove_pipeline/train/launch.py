@@ -6,6 +6,7 @@ the ranks needs no torch.
 """
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -23,6 +24,9 @@ from selfimprove_pipeline.lifeline import die_with_parent
 
 ERROR_FILE = "SELFIMPROVE_ERROR_FILE"
 """Environment variable with the file in which the first failing worker leaves its reason."""
+
+PARENT = "SELFIMPROVE_PARENT"
+"""Environment variable with the process id of torchrun, the parent of the ranks."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +49,7 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="selfimprove-") as folder:
         reason = Path(folder) / "reason"
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            [sys.executable, "-m", "torch.distributed.run", *_torchrun(processes), *argv],
+            [sys.executable, "-m", __name__, *_torchrun(processes), *argv],
             env={**(os.environ if environment is None else environment), ERROR_FILE: str(reason)},
             preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread, and only a system call
         )
@@ -56,11 +60,12 @@ def launch(
 
 @contextmanager
 def worker() -> Iterator[None]:
-    """Wrap what a rank does: tie its life to its parent's and leave the reason of a failure.
+    """Wrap all that a rank does: tie its life to its parent's, leave the reason of a failure.
 
-    A SelfImproveError ends the process with its exit code; other errors go on to the caller.
+    Enter it first thing. A rank whose torchrun is gone by then ends at once. A SelfImproveError
+    ends the process with its exit code; other errors go on to the caller.
     """
-    die_with_parent(os.getppid())
+    die_with_parent(int(os.environ.get(PARENT, os.getppid())))
     try:
         yield
     except SelfImproveError as error:
@@ -117,3 +122,9 @@ def _leave(code: int, line: str) -> None:
     draft.write_text(f"{code} {' '.join(line.split())}")
     with suppress(FileExistsError):
         os.link(draft, path)
+
+
+if __name__ == "__main__":
+    # An orphan's parent is another process, so torchrun says beforehand which one it is.
+    os.environ[PARENT] = str(os.getpid())
+    runpy.run_module("torch.distributed.run", run_name="__main__", alter_sys=True)

@@ -10,25 +10,18 @@ import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from deepspeed.utils import safe_get_full_fp32_param  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.tuners.lora import LoraLayer
 from torch import Tensor
-from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers import AutoModelForCausalLM, GenerationConfig, PreTrainedModel
 
-TOKENIZER_FILES = (
-    "tokenizer*",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.*",
-    "merges.txt",
-    "*.model",
-    "*.tiktoken",
-    "chat_template*",
-)
+from selfimprove_pipeline.artifacts import TOKENIZER_FILES
+
+GENERATION = "generation_config.json"
 
 Masters = dict[str, Tensor]
 """Trained parameters by name, in fp32 on the CPU."""
@@ -93,7 +86,7 @@ def save_full(
         start = parameter.data.to(start_dtype).float()
         changed.count(start=start, master=trained[name], dtype=target.dtype)
         parameter.data = trained[name].to(target.dtype)
-    _save(base, target)
+    _save(base, model, target)
     return changed
 
 
@@ -113,7 +106,7 @@ def save_merged(
     for start, merged in _merged_weights(wrapped):
         changed.count(start=start, master=merged, dtype=target.dtype)
     _save_adapter(wrapped, target.folder / "adapter")
-    _save(cast("PreTrainedModel", wrapped.merge_and_unload()), target)
+    _save(cast("PreTrainedModel", wrapped.merge_and_unload()), model, target)
     return changed
 
 
@@ -121,7 +114,9 @@ def copy_tokenizer(model: Path, output: Path, *, template: str | None) -> None:
     """Copy the tokenizer's files; `template` replaces the chat template."""
     for file in sorted({file for name in TOKENIZER_FILES for file in model.glob(name)}):
         if file.is_file():
-            shutil.copyfile(file, output / file.name)
+            copy = output / file.relative_to(model)
+            copy.parent.mkdir(exist_ok=True)
+            shutil.copyfile(file, copy)
     if template is None:
         return
     (output / "chat_template.jinja").write_text(template)
@@ -129,6 +124,14 @@ def copy_tokenizer(model: Path, output: Path, *, template: str | None) -> None:
     values = json.loads(config.read_text())
     if values.pop("chat_template", None) is not None:
         config.write_text(json.dumps(values, ensure_ascii=False, indent=2) + "\n")
+
+
+def forget_generation(model: PreTrainedModel) -> None:
+    """Put transformers' defaults in place of the generation config.
+
+    Saving refuses what loading took, such as a temperature without do_sample.
+    """
+    model.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
 
 
 def open_to_readers(output: Path) -> None:
@@ -152,10 +155,19 @@ def _save_adapter(model: PeftModel, folder: Path) -> None:
     (folder / "README.md").unlink(missing_ok=True)
 
 
-def _save(model: PreTrainedModel, target: Target) -> None:
+def _save(model: PreTrainedModel, origin: Path, target: Target) -> None:
     model.to(target.dtype)  # type: ignore[arg-type]  # theirs is wrapped untyped
     model.config.use_cache = True
-    generation = model.generation_config
-    generation.use_cache = True
-    generation.eos_token_id = list(target.end_of_turn_ids)
+    generation = _generation(model, origin / GENERATION)
+    forget_generation(model)
     model.save_pretrained(target.folder, max_shard_size="5GB")
+    generation |= {"eos_token_id": list(target.end_of_turn_ids), "use_cache": True}
+    (target.folder / GENERATION).write_text(json.dumps(generation, indent=2) + "\n")
+
+
+def _generation(model: PreTrainedModel, file: Path) -> dict[str, Any]:
+    """Return M_t's generation config as it is written, else what its config says of it."""
+    if not file.exists():
+        return model.generation_config.to_diff_dict()
+    values: dict[str, Any] = json.loads(file.read_text())
+    return values

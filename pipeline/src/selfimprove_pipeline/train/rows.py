@@ -13,6 +13,11 @@ from typing import Protocol
 from selfimprove_pipeline.artifacts import Message, Pair
 
 OVERLONG = "overlong"
+NO_PAIRS = (
+    "expected pairs to train on, found none: all candidates were dropped; see the reasons in "
+    "drops.jsonl of the pair artifact, then change spec.pairing or the prompts"
+)
+"""The message for an empty file of pairs; worth a look before a training is started."""
 
 Key = tuple[str, str, str]
 """A pair's id, language and partner; unique in an iteration."""

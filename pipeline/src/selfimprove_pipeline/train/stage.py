@@ -22,13 +22,13 @@ from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe.sources import Chat
 from selfimprove_pipeline.recipe.training import Training
-from selfimprove_pipeline.train import checkpoints, model_folder, ranks
+from selfimprove_pipeline.train import checkpoints, model_folder, ranks, trackers
 from selfimprove_pipeline.train import configuration as config
 from selfimprove_pipeline.train.card import model_card
 from selfimprove_pipeline.train.checkpoints import OnStep, Vault
 from selfimprove_pipeline.train.objective import MEASURES, Objective
 from selfimprove_pipeline.train.plan import Shape, Slot, global_batches, micro_batches
-from selfimprove_pipeline.train.rows import Rows, TokenRow, tokenize
+from selfimprove_pipeline.train.rows import NO_PAIRS, Rows, TokenRow, tokenize
 from selfimprove_pipeline.train.trainer import PairTrainer, Work, fp32_buffers
 
 METRICS = "metrics.jsonl"
@@ -87,6 +87,7 @@ class _Setting:
 def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     """Train and write the model folder; raise InputError when no pair is short enough."""
     started = time.monotonic()
+    trackers.check(job.training.report_to)
     ranks.describe_single_rank()
     ranks.use_plain_collectives()
     disable_progress_bar()  # type: ignore[no-untyped-call]
@@ -125,6 +126,8 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
     pairs = artifacts.rows(artifacts.Pair, job.pairs.read_bytes())
     renderer = Renderer(job.model, job.chat)
     rows = tokenize(pairs, renderer, max_length=job.training.max_length)
+    if not pairs:
+        raise InputError(NO_PAIRS)
     if not rows.kept:
         msg = (
             f"expected pairs of at most training.maxLength {job.training.max_length} tokens, "

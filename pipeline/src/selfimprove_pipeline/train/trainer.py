@@ -18,7 +18,13 @@ from datasets import Dataset  # type: ignore[import-untyped]
 from peft import LoraConfig, PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PrinterCallback
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PreTrainedModel,
+    PrinterCallback,
+)
 from trl.models.utils import prepare_deepspeed
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -26,6 +32,7 @@ from typing_extensions import override
 
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.train.batches import Collator, SlotRows, columns
+from selfimprove_pipeline.train.model_folder import forget_generation
 from selfimprove_pipeline.train.objective import MEASURES, Logps, Objective
 from selfimprove_pipeline.train.plan import Slot
 from selfimprove_pipeline.train.rows import TokenRow
@@ -91,6 +98,7 @@ class PairTrainer(DPOTrainer):
             peft_config=lora,
         )
         self._sums = self._no_sums()
+        forget_generation(cast("PreTrainedModel", self.model))  # checkpoints save it too
         self.remove_callback(PrinterCallback)
         if lora is not None:
             self._restore_adapter_dropout(lora.lora_dropout)

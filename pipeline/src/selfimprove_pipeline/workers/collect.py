@@ -10,11 +10,12 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Generic, Protocol, TypeVar
+from typing import Any, Final, Generic, Protocol, Self, TypeVar
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest, Row
 from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.errors import TryAgainError
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
@@ -99,30 +100,31 @@ class _Open(Generic[RowT]):
         self._fresh: list[RowT] = []
         self._flushed = time.monotonic()
         self._lock = threading.Lock()
+        self._writing = threading.Lock()
 
     def add(self, completion: Completion) -> None:
-        """Keep the row of a completion; write once enough have come together."""
+        """Keep the row of a completion; the flushing thread writes it."""
         row = self.task.row(completion, self.rows)
         with self._lock:
             self.rows[_id(row)] = row
             self._fresh.append(row)
-            is_full = len(self._fresh) >= FLUSH_ROWS
-        if is_full:
-            self.flush()
 
-    def flush_if_old(self) -> None:
-        """Write rows that have waited for five seconds."""
-        if time.monotonic() - self._flushed >= FLUSH_SECONDS:
-            self.flush()
+    @property
+    def is_due(self) -> bool:
+        """Whether 64 rows have come together, or five seconds have passed."""
+        is_old = time.monotonic() - self._flushed >= FLUSH_SECONDS
+        return is_old or len(self._fresh) >= FLUSH_ROWS
 
     def flush(self) -> None:
-        """Write the rows that are not in the store yet."""
-        with self._lock:
-            fresh, self._fresh = self._fresh, []
+        """Write the rows that are not in the store yet; they are kept if that fails."""
+        with self._writing:
             self._flushed = time.monotonic()
-            if fresh:
-                stage, key = self.task.target.stage, self.task.target.key
-                self.repository.append_part(stage, key, PART, fresh)
+            with self._lock:
+                fresh = list(self._fresh)
+            stage, key = self.task.target.stage, self.task.target.key
+            self.repository.append_part(stage, key, PART, fresh)
+            with self._lock:
+                del self._fresh[: len(fresh)]
 
 
 def collect(
@@ -138,9 +140,9 @@ def collect(
     `start_seconds` are those of the engine; the first artifact, which waited for it, has them.
     """
     open_tasks = [_Open(task, repository) for task in tasks]
-    with _flushing(open_tasks):
+    with _Flusher(open_tasks) as flusher:
         while requests := [request for o in open_tasks for request in _keyed(o, open_tasks)]:
-            _round(engine, open_tasks, requests, on_progress)
+            _round(engine, open_tasks, requests, on_progress, flusher)
     return tuple(
         _commit(one, engine, repository, start_seconds if number == 0 else 0.0)
         for number, one in enumerate(open_tasks)
@@ -160,6 +162,7 @@ def _round(
     open_tasks: Sequence[_Open[RowT]],
     requests: Sequence[Request | Passage],
     on_progress: OnProgress,
+    flusher: "_Flusher",
 ) -> None:
     stage = open_tasks[0].task.target.stage
     progress = Progress(stage=stage, total=len(requests))
@@ -169,6 +172,7 @@ def _round(
             number, _, key = completion.key.partition("/")
             one = open_tasks[int(number)]
             one.add(dataclasses.replace(completion, key=key))
+            flusher.look(one)
             now = time.monotonic()
             one.seconds, last = one.seconds + now - last, now
             progress.done += 1
@@ -198,29 +202,46 @@ def _commit(
     return repository.commit(manifest, {task.file_name: artifacts.lines(rows)})
 
 
-class _flushing:  # noqa: N801  reads as what it does: with _flushing(tasks)
-    """Write waiting rows from a second thread, also while one long completion runs."""
+class _Flusher:
+    """Writes waiting rows from a second thread, also while one long completion runs.
 
-    def __init__(self, open_tasks: Sequence[_Open[RowT]]) -> None:
+    A store that does not answer is asked again a second later: the rows are kept, and the end
+    of the round, which writes what is left, tells if it never does.
+    """
+
+    def __init__(self, open_tasks: Sequence[_Open[Any]]) -> None:
         self._tasks = open_tasks
-        self._ended = threading.Event()
-        self._failure: BaseException | None = None
+        self._is_ended = False
+        self._wake = threading.Event()
+        self._failure: Exception | None = None
         self._thread = threading.Thread(target=self._run, daemon=True)
 
-    def __enter__(self) -> None:
+    def __enter__(self) -> Self:
         self._thread.start()
+        return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
+        self._is_ended = True
+        self._wake.set()
         self._thread.join()
+
+    def look(self, one: _Open[Any]) -> None:
+        """Wake the thread if a task is due; raise what ended it."""
         if self._failure is not None:
             raise self._failure
+        if one.is_due:
+            self._wake.set()
 
     def _run(self) -> None:
-        while not self._ended.wait(1.0):
+        while not self._is_ended:
+            self._wake.wait(1.0)
+            self._wake.clear()
             try:
                 for one in self._tasks:
-                    one.flush_if_old()
+                    if one.is_due:
+                        one.flush()
+            except TryAgainError:
+                time.sleep(1.0)
             except Exception as error:  # noqa: BLE001  raised again in the thread that works
                 self._failure = error
                 return

@@ -1,5 +1,7 @@
 """`selfimprove worker NAME`: one worker of one iteration, as the runner and pods start it."""
 
+import os
+import shutil
 import sys
 import tempfile
 from argparse import Namespace
@@ -32,8 +34,7 @@ def work(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
         case "training":
             _launch(setting)
         case "rank":
-            with launch.worker():
-                training.work(setting, index, model, arguments.scratch, emitter.progress)
+            training.work(setting, index, model, arguments.scratch, emitter.progress)
 
 
 def starter(setting: Setting) -> Callable[[Path, Renderer], Engine]:
@@ -70,7 +71,8 @@ def _start_transformers(setting: Setting) -> Callable[[Path, Renderer], Engine]:
 def _launch(setting: Setting) -> None:
     """Start the ranks of a training with this worker's own arguments."""
     processes = int(setting.toolchain.training["worldSize"])
-    with tempfile.TemporaryDirectory(prefix="training-", dir=_scratch(setting)) as scratch:
+    prefix = f"training-{os.getpid()}-"
+    with tempfile.TemporaryDirectory(prefix=prefix, dir=_scratch(setting)) as scratch:
         own = [*sys.argv[sys.argv.index("training") + 1 :], "--scratch", scratch]
         command = ["-m", "selfimprove_pipeline", "worker", "rank", *own]
         outcome = launch.launch(command, processes=processes)
@@ -81,6 +83,20 @@ def _launch(setting: Setting) -> None:
 
 
 def _scratch(setting: Setting) -> Path:
+    """Return the folder for work files, without those that a killed training left behind."""
     folder = setting.cache / "scratch"
     folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob("training-*"):
+        if not _is_running(int(left.name.split("-")[1])):
+            shutil.rmtree(left, ignore_errors=True)
     return folder
+
+
+def _is_running(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True

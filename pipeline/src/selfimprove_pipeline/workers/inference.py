@@ -151,7 +151,7 @@ def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
 
 def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translation]:
     """Return the task of one direction: a first attempt for all, then retries for the rest."""
-    direction = Direction(*target.part.split("_"))
+    direction = Direction(*stages.languages_of(target.part))
     manifest = found["generate"].manifests[direction.source]
     answers = {row.id: row for row in bench.setting.repository.rows(manifest, Answer)}
     spec = bench.setting.spec

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from time import monotonic
 from typing import Final, TypeVar
 
-from selfimprove_pipeline import artifacts, languages, pair, score
+from selfimprove_pipeline import artifacts, languages, pair, score, stages
 from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Translation
 from selfimprove_pipeline.pair import Paired, Texts
 from selfimprove_pipeline.stages import Iteration, Target
@@ -68,7 +68,7 @@ def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
         for language, manifest in found["generate"].manifests.items()
     }
     translations = {
-        _direction(name): _by_id(setting.repository.rows(manifest, Translation))
+        stages.languages_of(name): _by_id(setting.repository.rows(manifest, Translation))
         for name, manifest in found["translate"].manifests.items()
     }
     return Texts(setting.prompts_of(iteration.index), answers, translations)
@@ -80,11 +80,6 @@ def _seconds_since(started: float) -> dict[str, float]:
 
 def _by_id(rows: Sequence[RowT]) -> Mapping[str, RowT]:
     return {row.id: row for row in rows}
-
-
-def _direction(part: str) -> tuple[str, str]:
-    source, target = part.split("_")
-    return source, target
 
 
 def _pair_counts(paired: Paired) -> dict[str, int]:

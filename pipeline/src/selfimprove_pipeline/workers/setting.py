@@ -6,7 +6,7 @@ from functools import cached_property
 from pathlib import Path
 
 from selfimprove_pipeline import hub, prompts, stages
-from selfimprove_pipeline.artifacts import File, Manifest, Prompt
+from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Run, Spec, Suite
@@ -46,6 +46,11 @@ class Setting:
         """The index of the last model."""
         return self.spec.iterations
 
+    def read_index(self) -> Index | None:
+        """Return what the store says of this run, None before its first start."""
+        metadata = self.run.metadata
+        return self.repository.read_index(metadata.namespace, metadata.name)
+
     @cached_property
     def base(self) -> Model:
         """M0."""
@@ -56,7 +61,7 @@ class Setting:
             )
             raise InputError(message)
         if uri.startswith("hf://"):
-            uri = hub.download(uri, self.spec.model.revision).as_uri()
+            uri = f"file://{hub.download(uri, self.spec.model.revision)}"  # literal, not quoted
         digest, files = self.repository.model_digest(uri)
         return Model(uri, digest, files)
 
@@ -88,6 +93,12 @@ class Setting:
             for language, rows in self._suite(suite).items()
         }
 
+    def check_inputs(self) -> None:
+        """Read every input once, so that a mistake is told before anything is computed."""
+        for index in range(self.last):
+            self.prompts_of(index)
+        _ = self.base, self.suites
+
     def iteration(self, index: int, model: Model) -> stages.Iteration:
         """Return everything that the keys of an iteration depend on."""
         rows = self.prompts_of(index)
@@ -112,8 +123,8 @@ class Setting:
         return self.repository.fetch_model(model.uri, files=model.files)
 
     def _suite(self, suite: Suite) -> Parallel:
-        needs_answers = suite.name == "exactMatch"
-        return prompts.read(self._files(suite.uri), suite.uri, needs_answers=needs_answers)
+        files = self._files(suite.uri)
+        return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
 
     def _files(self, uri: str) -> dict[str, bytes | None]:
         return {

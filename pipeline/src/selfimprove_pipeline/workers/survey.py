@@ -35,13 +35,6 @@ class StageState:
         """The targets that are known and not finished."""
         return tuple(t for t in self.targets or () if t.part not in self.manifests)
 
-    @property
-    def digest(self) -> str | None:
-        """The digest of its artifacts' digests, None until it is finished."""
-        if not self.is_finished or not self.manifests:
-            return None
-        return artifacts.digest_of({p: found.digest for p, found in self.manifests.items()})
-
 
 Survey = Mapping[Stage, StageState]
 

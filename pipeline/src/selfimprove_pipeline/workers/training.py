@@ -6,15 +6,18 @@ checkpoints while it trains, the model at the end.
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, stages
 from selfimprove_pipeline.artifacts import Manifest, Pair, ReferenceLogps
+from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
+from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.train.rows import NO_PAIRS
 from selfimprove_pipeline.workers.collect import OnProgress, Progress
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Model, Setting
@@ -44,19 +47,32 @@ class StoreVault:
         manifest = manifest_of(self.reference, rows=len(rows))
         self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
 
-    def latest_checkpoint(self, label: str) -> Path | None:  # noqa: ARG002  the stage judges it
-        """Return the folder of the newest whole checkpoint, None when there is none."""
+    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
+        """Return label and download of the newest whole checkpoint, None when there is none."""
         found = self.repository.latest_checkpoint(self.target.stage, self.target.key)
         if found is None:
             return None
-        step, _, fetch = found
-        folder = self.scratch / "resumed" / f"checkpoint-{step}"
-        fetch(folder)
-        return folder
+        step, label, download = found
+
+        def fetch() -> Path:
+            folder = self.scratch / "resumed" / f"checkpoint-{step}"
+            download(folder)
+            return folder
+
+        return label, fetch
 
     def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
         """Keep a checkpoint; earlier ones go once it is whole."""
         self.repository.save_checkpoint(self.target.stage, self.target.key, step, folder, label)
+
+
+def check(setting: Setting, index: int, model: Model) -> None:
+    """Raise InputError, before ranks start, where a training has no pairs or no tracker."""
+    trackers.check(setting.spec.training.report_to)
+    found = survey(setting.iteration(index, model), setting.repository.manifest)
+    pairs = found["pair"].manifests.get("")
+    if found["train"].missing and pairs is not None and pairs.rows == 0:
+        raise InputError(NO_PAIRS)
 
 
 def work(

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from minio import Minio
+from minio.commonconfig import ComposeSource, CopySource
 from minio.datatypes import Object
 from minio.deleteobjects import DeleteObject
 from minio.error import S3Error
@@ -33,6 +34,9 @@ from selfimprove_pipeline.store.uris import bucket_and_key, is_local
 
 RANGE = 16 << 20
 """Bytes of one range or part."""
+
+COPY_RANGE = 32 << 20
+"""Bytes that a server copies for one request, well within the patience for its answer."""
 
 MAX_PARTS = 10_000
 """Parts that an object may have by the S3 protocol."""
@@ -79,6 +83,40 @@ class S3Store:
         bucket, key = bucket_and_key(uri)
         with explained(self._endpoint, uri):
             self._minio.put_object(bucket, key, io.BytesIO(content), len(content))
+        return None
+
+    def create(self, uri: str, content: bytes) -> None:
+        """Write an object unless there is one, by a conditional request of the S3 protocol."""
+        if is_local(uri):
+            return self._files.create(uri, content)
+        bucket, key = bucket_and_key(uri)
+        condition: DictType = {"If-None-Match": "*"}
+        with explained(self._endpoint, uri):
+            try:
+                # The SDK's public call takes no headers.
+                self._minio._put_object(bucket, key, content, condition)  # noqa: SLF001
+            except S3Error as error:
+                if error.code != "PreconditionFailed":
+                    raise
+        return None
+
+    def copy(self, source: str, target: str) -> None:
+        """Write or replace an object with the content of another, inside the server."""
+        if is_local(source):
+            return self._files.copy(source, target)
+        bucket, key = bucket_and_key(target)
+        origin = bucket_and_key(source)
+        with explained(self._endpoint, source):
+            size = self._stat(source).size or 0
+            if size <= COPY_RANGE:
+                self._minio.copy_object(bucket, key, CopySource(*origin))
+                return None
+            step = max(COPY_RANGE, size // MAX_PARTS + 1)
+            ranges = [
+                ComposeSource(*origin, offset=start, length=min(step, size - start))
+                for start in range(0, size, step)
+            ]
+            self._minio.compose_object(bucket, key, ranges)
         return None
 
     def upload(self, path: Path, uri: str) -> None:

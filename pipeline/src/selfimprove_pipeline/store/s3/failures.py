@@ -32,6 +32,7 @@ _ADVICE = {
 
 _PASSING = {
     "BadDigest",
+    "ConditionalRequestConflict",
     "IncompleteBody",
     "InternalError",
     "NoSuchUpload",

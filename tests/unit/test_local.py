@@ -1,0 +1,161 @@
+"""The local runner's decisions, with workers that only commit what they are asked for."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from selfimprove_pipeline import local, show
+from selfimprove_pipeline.artifacts import Index
+from selfimprove_pipeline.errors import InputError, SelfImproveError, TryAgainError
+from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.stages import Toolchain
+from selfimprove_pipeline.store.folder import FolderStore
+from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.workers.survey import manifest_of, survey
+from support.runs import run
+
+TOOLCHAIN = Toolchain(inference={}, light={}, training={}, translation={})
+ALL: tuple[Stage, ...] = ("evaluate", "generate", "translate", "pair", "score", "train")
+
+
+def setting(folder: Path, *, num_prompts: int = 8, **values: Any) -> Setting:
+    """Return a run on a folder that has its model and prompts."""
+    model, prompts = folder / "models" / "m0", folder / "prompts" / "set"
+    model.mkdir(parents=True, exist_ok=True)
+    (model / "config.json").write_text("{}")
+    (model / "model.safetensors").write_bytes(b"weights")
+    prompts.mkdir(parents=True, exist_ok=True)
+    for language in ("en", "es", "de"):
+        rows = [{"id": f"p{n}", "prompt": f"{language} {n}"} for n in range(num_prompts)]
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (prompts / f"{language}.jsonl").write_text(lines)
+    store = FolderStore(folder)
+    repository = Repository(store, bucket="runs", prefix="", cache=folder / "cache")
+    spec = {"iterations": 2, "prompts__selection": "disjoint", **values}
+    return Setting(run(**spec), store, repository, TOOLCHAIN, "vllm", folder / "cache")
+
+
+class Committing:
+    """A `local.Spawn` whose workers commit an artifact for every target of some stages."""
+
+    def __init__(self, setting: Setting, stages: Sequence[Stage] = ALL) -> None:
+        self.setting = setting
+        self.stages = stages
+        self.spawned: list[tuple[str, int]] = []
+
+    def __call__(self, worker: local.Worker, index: int) -> None:
+        """Commit what is missing of the worker's stages."""
+        self.spawned.append((worker, index))
+        model = local.model_at(self.setting, index)
+        for name in dict(local.WORKERS)[worker]:
+            found = survey(self.setting.iteration(index, model), self.setting.repository.manifest)
+            if name in found and name in self.stages:
+                for target in found[name].missing:
+                    content = f"{name} {target.part} {index}".encode()
+                    self.setting.repository.commit(manifest_of(target), {"rows.jsonl": content})
+
+
+def start(one: Setting, spawn: local.Spawn) -> Index:
+    return local.run(one, spawn, lambda *_: None)
+
+
+def index_of(one: Setting) -> Index:
+    found = one.read_index()
+    assert found is not None
+    return found
+
+
+def test_a_run_spawns_each_worker_once_and_the_second_time_none(tmp_path: Path) -> None:
+    """Two iterations of three processes; without suites the last model needs none."""
+    one = setting(tmp_path)
+    spawn = Committing(one)
+    assert start(one, spawn).outcome == "Succeeded"
+    iteration = ["inference", "light", "training"]
+    assert spawn.spawned == [(worker, index) for index in (0, 1) for worker in iteration]
+
+    again = setting(tmp_path)
+    second = Committing(again)
+    assert start(again, second).outcome == "Succeeded"
+    assert second.spawned == []
+    assert all(entry.computed == () for entry in index_of(again).iterations)
+
+
+def test_more_iterations_go_on_from_what_is_there(tmp_path: Path) -> None:
+    """Raising `iterations` on a finished run computes the new ones alone."""
+    first = setting(tmp_path)
+    start(first, Committing(first))
+    longer = setting(tmp_path, iterations=3)
+    spawn = Committing(longer)
+    start(longer, spawn)
+
+    assert {index for _, index in spawn.spawned} == {2}
+
+
+def test_too_few_prompts_for_a_later_iteration_are_told_before_anything_runs(
+    tmp_path: Path,
+) -> None:
+    """Not after the first iteration has been trained; and the index stays as it was."""
+    one = setting(tmp_path, num_prompts=3)
+    spawn = Committing(one)
+    with pytest.raises(InputError, match="expected 4 prompts for iteration 1"):
+        start(one, spawn)
+
+    assert spawn.spawned == []
+    assert one.read_index() is None
+
+
+def test_suspending_keeps_what_the_index_has(tmp_path: Path) -> None:
+    """`show` of a suspended run still tells its models."""
+    first = setting(tmp_path)
+    start(first, Committing(first))
+    held = setting(tmp_path, suspend=True)
+    spawn = Committing(held)
+    found = start(held, spawn)
+
+    assert (found.outcome, spawn.spawned) == ("Suspended", [])
+    assert [entry.index for entry in index_of(held).iterations] == [0, 1, 2]
+
+
+def test_inputs_that_change_while_a_worker_runs_are_named(tmp_path: Path) -> None:
+    """The worker made other artifacts than were asked for: one line, and outcome Failed."""
+    one = setting(tmp_path)
+    with pytest.raises(SelfImproveError, match="expected the inference worker of iteration 0"):
+        start(one, Committing(one, stages=()))
+
+    assert index_of(one).outcome == "Failed"
+
+
+def test_an_endpoint_that_does_not_answer_leaves_the_run_running(tmp_path: Path) -> None:
+    """Exit code 75 means that the same command may succeed later."""
+    one = setting(tmp_path)
+
+    def unreachable(worker: local.Worker, index: int) -> None:
+        message = f"{worker} {index}: the store did not answer"
+        raise TryAgainError(message)
+
+    with pytest.raises(TryAgainError):
+        start(one, unreachable)
+    assert index_of(one).outcome == "Running"
+
+
+def test_a_stage_with_one_of_three_artifacts_is_not_shown_as_finished(tmp_path: Path) -> None:
+    """`show` after a kill between two commits."""
+    one = setting(tmp_path)
+
+    def killed(worker: local.Worker, index: int) -> None:  # noqa: ARG001  a Spawn has both
+        found = survey(one.iteration(0, one.base), one.repository.manifest)
+        target = found["generate"].missing[0]
+        one.repository.commit(manifest_of(target), {"rows.jsonl": b"x"})
+
+    with pytest.raises(SelfImproveError):
+        start(one, killed)
+    states = {
+        stage["name"]: stage["state"]
+        for stage in show.status(index_of(one), one.repository)["iterations"][0]["stages"]
+    }
+    assert states["generate"] == "Failed"
+    assert states["translate"] == "Pending"
