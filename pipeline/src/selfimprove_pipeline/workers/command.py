@@ -32,6 +32,7 @@ def work(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
         case "light":
             light.work(setting, index, model)
         case "training":
+            training.check(setting, index, model)
             _launch(setting)
         case "rank":
             training.work(setting, index, model, arguments.scratch, emitter.progress)
