@@ -15,6 +15,7 @@ from rich.console import Console
 
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.events import Emitter
+from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
 TERMINATED: Final = 143
@@ -41,21 +42,24 @@ def main(argv: list[str] | None = None) -> int:
 
 def _worker(arguments: Namespace) -> int:
     """Run a worker; its error is an event, so that the runner can raise it as its own."""
-    from selfimprove_pipeline import commands  # noqa: PLC0415  as above
-    from selfimprove_pipeline.train import launch  # noqa: PLC0415
-    from selfimprove_pipeline.workers import command  # noqa: PLC0415
-
     emitter = Emitter()
     if arguments.worker == "rank":
         with launch.worker():
-            command.work(arguments, commands.setting_of(arguments), emitter)
+            _work(arguments, emitter)
         return 0
     try:
-        command.work(arguments, commands.setting_of(arguments), emitter)
+        _work(arguments, emitter)
     except SelfImproveError as error:
         emitter.emit("error", message=str(error))
         return error.exit_code
     return 0
+
+
+def _work(arguments: Namespace, emitter: Emitter) -> None:
+    from selfimprove_pipeline import commands  # noqa: PLC0415  as above
+    from selfimprove_pipeline.workers import command  # noqa: PLC0415
+
+    command.work(arguments, commands.setting_of(arguments), emitter)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
