@@ -106,6 +106,19 @@ def test_models_open_unchanged_and_an_engine_starts_once_a_model(
     assert len([m for m in manifests if m.seconds.get("engineStart")]) == 3
 
 
+def test_one_template_renders_what_is_asked_and_what_is_trained(
+    finished: tuple[Cli, dict[str, Any]],
+) -> None:
+    """Every manifest of a stage that renders names the same template."""
+    cli, _ = finished
+    paths = cli.store.rglob("artifacts/*/*/manifest.json")
+    manifests = [Manifest.of_line(path.read_bytes()) for path in paths]
+    found = {m.stage: m.versions["template"] for m in manifests if "template" in m.versions}
+
+    assert set(found) == {"evaluate", "generate", "translate", "train"}
+    assert len(set(found.values())) == 1
+
+
 def test_report_and_exports_of_a_finished_run(
     finished: tuple[Cli, dict[str, Any]], tmp_path: Path
 ) -> None:

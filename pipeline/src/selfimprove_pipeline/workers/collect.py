@@ -64,6 +64,8 @@ class Task(Generic[RowT]):
     """describe gives `counts` and `measures` for the manifest."""
     given: Sequence[RowT] = ()
     """given are the rows that need no request."""
+    versions: Callable[[], Mapping[str, str]] = dict
+    """versions of what made the requests, for the manifest."""
 
 
 @dataclass
@@ -194,7 +196,7 @@ def _commit(
     manifest = manifest_of(
         task.target,
         rows=len(rows),
-        versions=dict(engine.versions),
+        versions={**engine.versions, **task.versions()},
         counts={**counts, "requests": one.requested, "resumedRows": one.resumed},
         measures=dict(described.get("measures", {})),
         seconds={"wall": round(one.seconds, 3), "engineStart": round(start_seconds, 3)},

@@ -48,6 +48,10 @@ class Bench:
         """The renderer of the model's tokenizer and template."""
         return Renderer(self.folder, self.setting.spec.chat)
 
+    def template(self) -> dict[str, str]:
+        """Return the renderer's fingerprint, for the manifests of what it rendered."""
+        return {"template": self.renderer.fingerprint}
+
 
 def work(
     setting: Setting, index: int, model: Model, start: StartEngine, on_progress: OnProgress
@@ -130,7 +134,8 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
         return {"counts": tokens, "measures": evaluate.measures(made)}
 
-    return Task(target, f"{language}.jsonl", Evaluated, list(rows), pending, row, describe)
+    name, order = f"{language}.jsonl", list(rows)
+    return Task(target, name, Evaluated, order, pending, row, describe, versions=bench.template)
 
 
 def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
@@ -145,8 +150,8 @@ def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
     def row(completion: Completion, _: Rows[Answer]) -> Answer:
         return generate.answer(completion, language)
 
-    order = [row.id for row in rows]
-    return Task(target, f"{language}.jsonl", Answer, order, pending, row, _token_counts)
+    name, order = f"{language}.jsonl", [row.id for row in rows]
+    return Task(target, name, Answer, order, pending, row, _token_counts, versions=bench.template)
 
 
 def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translation]:
@@ -173,8 +178,11 @@ def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translat
 
     sourceless = [answer for answer in answers.values() if not translate.has_source(answer)]
     given = [translate.without_source(answer, direction) for answer in sourceless]
-    name = f"{target.part}.jsonl"
-    return Task(target, name, Translation, list(answers), pending, row, describe, given)
+    name, order = f"{target.part}.jsonl", list(answers)
+    versions = bench.template if spec.translation.external is None else dict[str, str]
+    return Task(
+        target, name, Translation, order, pending, row, describe, given=given, versions=versions
+    )
 
 
 def _token_counts(

@@ -6,13 +6,14 @@ checkpoints while it trains, the model at the end.
 
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, stages
 from selfimprove_pipeline.artifacts import Manifest, Pair, ReferenceLogps
+from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
@@ -99,12 +100,16 @@ def work(
         vault = StoreVault(setting.repository, target, reference, scratch)
         report = stage.run(job, vault, on_step=_on_step(on_progress))
         if _is_first_rank():
-            _commit(setting, target, job.output, report)
+            template = Renderer(job.model, job.chat).fingerprint
+            _commit(setting, target, job.output, report, {"template": template})
 
 
-def _commit(setting: Setting, target: Target, folder: Path, report: Any) -> None:
+def _commit(
+    setting: Setting, target: Target, folder: Path, report: Any, versions: Mapping[str, str]
+) -> None:
     manifest = manifest_of(
         target,
+        versions=versions,
         counts=report.counts,
         drops=report.drops,
         measures=report.measures,
