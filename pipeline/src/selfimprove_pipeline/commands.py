@@ -59,7 +59,13 @@ def setting_of(arguments: Namespace) -> Setting:
         None if described is None else external.fingerprint(described),
     )
     return Setting(
-        pinned, repository.store, repository, toolchain, arguments.engine, cache_folder()
+        pinned,
+        repository.store,
+        repository,
+        toolchain,
+        arguments.engine,
+        cache_folder(),
+        requested_revision=run.spec.model.revision,
     )
 
 
@@ -73,7 +79,6 @@ def _with_commit(run: Run, index: Index | None) -> Run:
 def validate(arguments: Namespace, console: Console) -> None:
     """Judge the file and tell every mistake at once."""
     run = judge.load(arguments.file, arguments.set, for_cluster=arguments.cluster)
-    recipe.resolve(run)
     for note in judge.notes(run):
         console.print(f"note: {note}")
     where = "a cluster" if arguments.cluster else "this machine"
@@ -92,7 +97,6 @@ def run(arguments: Namespace, console: Console) -> None:
     """Run what is missing and end with the table of scores."""
     setting = setting_of(arguments)
     trackers.check(setting.spec.training.report_to)
-    asked = judge.load(arguments.file, arguments.set).spec.model.revision
     with progress.display() as display:
         processes = Processes(
             arguments=_worker_arguments(arguments, setting),
@@ -101,7 +105,7 @@ def run(arguments: Namespace, console: Console) -> None:
             gpus=devices.usable_gpus(),
         )
         spawn = _Counted(processes)
-        index = local.run(setting, spawn, display.worker, requested_revision=asked)
+        index = local.run(setting, spawn, display.worker)
     if index.outcome == "Suspended":
         console.print(f"{index.name}: suspended; {index.message}")
         return

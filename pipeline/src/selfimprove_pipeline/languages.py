@@ -97,6 +97,7 @@ def _script(tag: str) -> str | None:
     return langcodes.Language.get(tag).maximize().script
 
 
+@cache
 def _lingua_language(tag: str) -> "lingua.Language | None":
     import lingua  # noqa: PLC0415  see identifier
 

@@ -40,7 +40,6 @@ class Ledger:
     """The index of a run in the making, written whenever a worker has ended."""
 
     setting: Setting
-    requested_revision: str | None
     started: str = field(default_factory=artifacts.timestamp)
     iterations: dict[int, IterationIndex] = field(default_factory=dict)
 
@@ -71,7 +70,7 @@ class Ledger:
             outcome=outcome,
             message=message,
             recipe=self._recipe(),
-            requested_revision=self.requested_revision,
+            requested_revision=self.setting.requested_revision,
             model_revision=run.spec.model.revision,
             iterations=tuple(self.iterations[number] for number in sorted(self.iterations)),
         )
@@ -82,18 +81,12 @@ class Ledger:
         return self.setting.spec.model_dump(mode="json", by_alias=True)
 
 
-def run(
-    setting: Setting,
-    spawn: Spawn,
-    on_worker: Callable[[Worker, int], None],
-    *,
-    requested_revision: str | None = None,
-) -> Index:
+def run(setting: Setting, spawn: Spawn, on_worker: Callable[[Worker, int], None]) -> Index:
     """Do what is missing of a run, iteration after iteration, and return its index.
 
     Wrong inputs are told before anything is computed, and leave the index as it was.
     """
-    ledger = Ledger(setting, requested_revision)
+    ledger = Ledger(setting)
     if setting.spec.suspend:
         return ledger.write("Suspended", "spec.suspend is true; set it to false to go on")
     setting.check_inputs()

@@ -6,6 +6,7 @@ and rows meet by prompt id alone. `candidates` holds the method's rule, `reasons
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Drop, Message, Pair
@@ -30,6 +31,7 @@ class Paired:
 def pair(texts: Texts, spec: Spec, identify: Identify) -> Paired:
     """Return the pairs of an iteration and the candidates that did not become one."""
     medians = median_ratios(texts)
+    identify = cache(identify)  # a kept text is asked for twice: to judge it and to count it
     pairs, drops, not_identified = [], [], dict.fromkeys(spec.languages.all(), 0)
     for candidate in candidates(texts, spec):
         reason = reason_to_drop(candidate, spec, identify, medians)

@@ -35,6 +35,8 @@ class Setting:
     engine: str
     """engine is `vllm` or `transformers`."""
     cache: Path
+    requested_revision: str | None = None
+    """requestedRevision of the model as the file has it, before it was resolved to a commit."""
 
     @property
     def spec(self) -> Spec:
