@@ -47,9 +47,34 @@ BAD = [
     ("beta: 0.1", "beta: -1", "run.yaml:10: spec.training.beta: expected greater than 0, found"),
     ("beta: 0.1", 'beta: "0.1"', 'spec.training.beta: expected a valid number, found "0.1"'),
     ("beta: 0.1", "bata: 0.1", "spec.training.bata: expected a known field, found bata; did you"),
-    ("beta: 0.1", "beta: .inf", 'expected a valid number, found ".inf"'),
+    ("beta: 0.1", "beta: .inf", "run.yaml:10: expected YAML, found .inf, for which JSON has no"),
     ("beta: 0.1", "beta: no", "spec.training.beta: expected a valid number, found false"),
-    ("beta: 0.1", "beta: null", "spec.training.beta: expected a valid number, found null"),
+    ("beta: 0.1", "beta: [null]", "spec.training.beta: expected a valid number, found [null]"),
+    ("beta: 0.1", "max_length: 9", "spec.training.max_length: expected a known field, found"),
+    ("beta: 0.1", "bata: null", "spec.training.bata: expected a known field, found bata"),
+    ("beta: 0.1", "lora: &l {x: *l}", "expected YAML, found an anchor inside itself"),
+    ("beta: 0.1", "beta: !half 1", "run.yaml:10: expected YAML, found could not determine"),
+    (
+        "others: [es, de]",
+        "others: [es, ~]",
+        "languages.others[1]: expected a valid string, found n",
+    ),
+    ("bucket: runs", "bucket: null", "spec.storage.bucket: expected a value, found none"),
+    (
+        "beta: 0.1",
+        "beta: 1\n  chat: {templateKwargs: {a: []}}",
+        "spec.chat.templateKwargs.a: expected a number, a boolean or at most 4096 characters",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 1\n  pods: {light: {volumes: [{name: v, hostPath: {}}]}}",
+        "spec.pods.light.volumes[0].hostPath: expected a known field, found hostPath; remove it",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 1\n  pods: {light: {env: [{name: A}, {name: A}]}}",
+        "spec.pods.light.env: expected each name once, found A, A",
+    ),
     ("beta: 0.1", "epochs: 1.5", "spec.training.epochs: expected a valid integer, found 1.5"),
     ("beta: 0.1", "zeroStage: 4", "spec.training.zeroStage: expected 0, 1, 2 or 3, found 4"),
     ("beta: 0.1", "beta: 0.1\n    beta: 0.2", "run.yaml:11: spec.training.beta: this key stands"),
@@ -130,17 +155,40 @@ def test_every_mistake_is_told_at_once(tmp_path: Path) -> None:
     ("text", "value"),
     [
         ("5e-7", 5e-7),
+        ("1e-400", 0),
         ("3", 3),
         ("-1", -1),
-        ("1.0", 1.0),
-        ("0x1f", 31),
+        ("1.0", 1),
+        ("2.", 2),
+        ("-0.0", 0),
+        ("1.5e3", 1500),
+        ("1e20", 10**20),
+        ("1e21", 1e21),
+        ("1e400", "1e400"),
+        ("0x1F", 31),
+        ("-0b11", -3),
+        ("010", 8),
+        ("0o7", 7),
+        ("08", 8),
+        ("1_000", 1000),
+        ("1_000.5", 1000.5),
+        ("_1", "_1"),
         ("no", False),
         ("on", True),
+        ("y", True),
+        ("N", False),
+        ("nO", "nO"),
+        ('"no"', "no"),
+        ("!!str no", "no"),
+        ('!!int "5"', 5),
         ("1:30", "1:30"),
         ("2024-01-01", "2024-01-01"),
+        ("1.2.3", "1.2.3"),
+        ("=", "="),
+        ("<<", "<<"),
         ("~", None),
+        ("", None),
         ("{}", {}),
-        ("1e400", float("inf")),
     ],
 )
 def test_plain_scalars_have_the_types_that_kubectl_gives_them(text: str, value: Any) -> None:
@@ -204,4 +252,28 @@ def test_what_only_a_cluster_does_is_noted(tmp_path: Path) -> None:
         "spec.model.uri: pvc://models/m0 works on a cluster alone",
         "spec.generation.shards: 2 counts on a cluster alone; here it is 1",
         "spec.training.nodes: 3 counts on a cluster alone; here it is 1",
+    ]
+
+
+def test_null_is_a_field_that_is_not_set(tmp_path: Path) -> None:
+    """As for the API server, wherever the field is known: its default or its profile fills it."""
+    text = GOOD.replace("beta: 0.1", "beta: null\n  iterations: ~\n  scheduling: null").replace(
+        "{name: test}", "{name: test, labels: null}"
+    )
+    assert mistakes(text, for_cluster=True, tmp=tmp_path) == []
+    run = recipe.resolve(judge.load(tmp_path / "run.yaml"))
+
+    assert (run.spec.training.beta, run.spec.iterations) == (0.5, 2)
+
+
+def test_arguments_that_a_crd_has_no_type_for_are_text_on_a_cluster(tmp_path: Path) -> None:
+    """Here they are what they are; there the line says how to write them."""
+    both = "chat: {templateKwargs: {a: false, b: x}}\n  inference: {extraArgs: {c: 0.5, d: 8}}"
+    text = GOOD.replace("beta: 0.1", f"beta: 0.1\n  {both}")
+    assert mistakes(text, tmp=tmp_path) == []
+
+    words = "expected text or a whole number on a cluster; write"
+    assert mistakes(text, for_cluster=True, tmp=tmp_path) == [
+        f'run.yaml:11: spec.chat.templateKwargs.a: {words} "false"',
+        f'run.yaml:12: spec.inference.extraArgs.c: {words} "0.5"',
     ]

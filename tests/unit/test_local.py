@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import local, show
+from selfimprove_pipeline import ledger, local, show
 from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError, SelfImproveError, TryAgainError
 from selfimprove_pipeline.recipe import Stage
@@ -50,7 +50,7 @@ class Committing:
     def __call__(self, worker: local.Worker, index: int) -> None:
         """Commit what is missing of the worker's stages."""
         self.spawned.append((worker, index))
-        model = local.model_at(self.setting, index)
+        model = ledger.model_at(self.setting, index)
         for name in dict(local.WORKERS)[worker]:
             found = survey(self.setting.iteration(index, model), self.setting.repository.manifest)
             if name in found and name in self.stages:

@@ -36,6 +36,25 @@ BASE: dict[str, Any] = {
     "prompts__secretRef": {"name": "prompts"},
 }
 
+POD_VALUES: dict[str, Any] = {
+    "image": "registry/image:2",
+    "imagePullPolicy": "Always",
+    "serviceAccountName": "other",
+    "resources": {"limits": {"nvidia.com/gpu": 1}},
+    "nodeSelector": {"disk": "ssd"},
+    "tolerations": [{"key": "gpu", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {}},
+    "priorityClassName": "other",
+    "runtimeClassName": "other",
+    "imagePullSecrets": [{"name": "other"}],
+    "labels": {"team": "b"},
+    "annotations": {"team": "b"},
+    "env": [{"name": "A", "value": "b"}],
+    "envFrom": [{"secretRef": {"name": "other"}}],
+    "volumes": [{"name": "cache", "emptyDir": {}}],
+    "volumeMounts": [{"name": "cache", "mountPath": "/other"}],
+}
+
 OTHER_VALUES: dict[str, Any] = {
     "model.uri": "s3://models/other",
     "model.revision": "main",
@@ -123,6 +142,24 @@ OTHER_VALUES: dict[str, Any] = {
     "storage.caRef.key": "other",
     "storage.secretRef.name": "other",
     "suspend": True,
+    **{
+        f"pods.{role}.{name}": value
+        for role in ("inference", "training", "light")
+        for name, value in POD_VALUES.items()
+    },
+    "stagePods": "Separate",
+    "scheduling.queueName": "other",
+    "scheduling.workloadPriorityClassName": "other",
+    "deadlines.runSeconds": 7,
+    "deadlines.stageSeconds": 7,
+    "deadlines.startSeconds": 7,
+    "deadlines.nodeLostSeconds": 7,
+    "retries.limit": 7,
+    "retries.disruptionLimit": 7,
+    "ttlSecondsAfterFinished.succeeded": 7,
+    "ttlSecondsAfterFinished.failed": 7,
+    "deletionPolicy": "Delete",
+    "managedBy": "other.dev/operator",
 }
 
 

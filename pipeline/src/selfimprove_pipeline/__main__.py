@@ -4,8 +4,10 @@
 answer, try again later. 130: stopped by Ctrl-C, 143: by SIGTERM; running again resumes.
 """
 
+import os
 import signal
 import sys
+import threading
 from argparse import ArgumentParser, ArgumentTypeError, Namespace, _SubParsersAction
 from pathlib import Path
 from types import FrameType
@@ -13,12 +15,15 @@ from typing import Any, Final
 
 from rich.console import Console
 
+from selfimprove_pipeline import devices
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
 TERMINATED: Final = 143
+SECONDS_TO_END: Final = 45
+"""Longer than the 30 s that torchrun gives its ranks."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -42,27 +47,27 @@ def main(argv: list[str] | None = None) -> int:
 
 def _worker(arguments: Namespace) -> int:
     """Run a worker; its error is an event, so that the runner can raise it as its own."""
+    os.environ |= devices.environment(devices.usable_gpus())  # before anything heavy is loaded
+    signal.signal(signal.SIGTERM, _terminate_in_time)
+    from selfimprove_pipeline.workers import command  # noqa: PLC0415  as above
+
     emitter = Emitter()
     if arguments.worker == "rank":
         with launch.worker():
-            _work(arguments, emitter)
+            command.rank(arguments, emitter)
         return 0
-    try:
-        _work(arguments, emitter)
-    except SelfImproveError as error:
-        emitter.emit("error", message=str(error))
-        return error.exit_code
-    return 0
-
-
-def _work(arguments: Namespace, emitter: Emitter) -> None:
-    from selfimprove_pipeline import commands  # noqa: PLC0415  as above
-    from selfimprove_pipeline.workers import command  # noqa: PLC0415
-
-    command.work(arguments, commands.setting_of(arguments), emitter)
+    return command.run(arguments, emitter)
 
 
 def _terminate(_signal: int, _frame: FrameType | None) -> None:
+    raise SystemExit(TERMINATED)
+
+
+def _terminate_in_time(_signal: int, _frame: FrameType | None) -> None:
+    """End a worker in order, or without when a library holds it: a pod is killed after 60 s."""
+    timer = threading.Timer(SECONDS_TO_END, os._exit, [TERMINATED])
+    timer.daemon = True
+    timer.start()
     raise SystemExit(TERMINATED)
 
 
@@ -87,6 +92,9 @@ def _parser() -> ArgumentParser:
         _with_file(commands, "worker", "run one worker of one iteration", "worker")
     )
     worker.add_argument("--iteration", type=int, required=True)
+    worker.add_argument(
+        "--stages", type=_names, metavar="A,B", help="some of the worker's stages; unset means all"
+    )
     worker.add_argument("--scratch", type=Path)
     return parser
 
@@ -123,6 +131,10 @@ def _folder(text: str) -> Path:
     return Path(text).absolute()
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(","))
+
+
 def _with_engine(parser: ArgumentParser) -> ArgumentParser:
     parser.add_argument(
         "--engine",
@@ -154,7 +166,7 @@ def _add_export(commands: "_SubParsersAction[Any]") -> None:
     export = commands.add_parser("export", help=text, description=text)
     kinds = export.add_subparsers(dest="kind", required=True)
     for kind in ("pairs", "model"):
-        parser = _with_engine(_with_file(kinds, kind, f"export {kind}"))
+        parser = _with_file(kinds, kind, f"export {kind}")
         parser.set_defaults(command=f"export {kind}")
         parser.add_argument("--iteration", type=int, help="unset means the last one")
         parser.add_argument("--out", type=Path, required=True, help="new folder to write to")

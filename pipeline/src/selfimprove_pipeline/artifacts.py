@@ -20,6 +20,8 @@ CONTRACT = "1"
 
 MANIFEST = "manifest.json"
 
+INDEX = "index.json"
+
 TOKENIZER_FILES = (
     "tokenizer*",
     "vocab*",
@@ -212,6 +214,8 @@ class Index(Row):
     """requestedRevision of an `hf://` model is what the file says: a branch, a tag or nothing."""
     model_revision: str | None = None
     """modelRevision is the commit that it was resolved to when the run began."""
+    started: str = ""
+    """started is when the latest start of the run began, in UTC, RFC 3339."""
     iterations: tuple["IterationIndex", ...] = ()
 
 
@@ -226,6 +230,12 @@ class IterationIndex(Row):
     """finished are the stages of which every artifact is there."""
     computed: tuple[str, ...] = ()
     """computed are the keys that the latest start of the run computed; others were there."""
+    begun: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """begun are keys, like `keys`, of what is not finished and of the reference pass: what else
+    the run leaves in the bucket."""
+    toolchain: dict[str, dict[str, str]] = Field(default_factory=dict)
+    """toolchain holds, by section of `stages.Toolchain`, what computes the iteration, as far as
+    a process that has it was there."""
 
 
 RowT = TypeVar("RowT", bound=Row)
@@ -274,7 +284,17 @@ def artifact_prefix(bucket: str, prefix: str, stage: str, key: str) -> str:
 
 def index_uri(bucket: str, prefix: str, namespace: str | None, name: str) -> str:
     """Return the URI of a run's index."""
-    return _under(bucket, prefix, f"runs/{namespace or 'local'}.{name}/index.json")
+    return run_prefix(bucket, prefix, namespace, name) + INDEX
+
+
+def run_prefix(bucket: str, prefix: str, namespace: str | None, name: str) -> str:
+    """Return the URI of a run's own folder, with a slash at its end."""
+    return f"{runs_prefix(bucket, prefix)}{namespace or 'local'}.{name}/"
+
+
+def runs_prefix(bucket: str, prefix: str) -> str:
+    """Return the URI of the folder of all runs, with a slash at its end."""
+    return _under(bucket, prefix, "runs/")
 
 
 def _under(bucket: str, prefix: str, rest: str) -> str:

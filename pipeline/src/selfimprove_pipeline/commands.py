@@ -14,22 +14,19 @@ from pydantic import ValidationError
 from rich.console import Console
 
 from selfimprove_pipeline import (
-    devices,
     export,
-    external,
     forecast,
-    hub,
     judge,
     local,
+    machine,
     progress,
-    recipe,
     show,
 )
 from selfimprove_pipeline.artifacts import Index, Manifest, Pair
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.processes import Processes
 from selfimprove_pipeline.recipe import Run, Storage
-from selfimprove_pipeline.report import gather, markdown, page
+from selfimprove_pipeline.report import gather, publish
 from selfimprove_pipeline.report.story import Story
 from selfimprove_pipeline.report.table import terminal
 from selfimprove_pipeline.store import open_store
@@ -37,43 +34,6 @@ from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Setting
-
-CACHE: Final = "SELFIMPROVE_CACHE"
-
-
-def cache_folder() -> Path:
-    """Return the folder for downloads, digests and logs."""
-    chosen = os.environ.get(CACHE)
-    return Path(chosen) if chosen else Path.home() / ".cache" / "selfimprove"
-
-
-def setting_of(arguments: Namespace) -> Setting:
-    """Return the run of a file on this machine."""
-    run = recipe.resolve(judge.load(arguments.file, arguments.set))
-    repository = _repository_of(arguments, run)
-    pinned = _with_commit(run, repository.read_index(run.metadata.namespace, run.metadata.name))
-    described = pinned.spec.translation.external
-    toolchain = devices.toolchain(
-        arguments.engine,
-        devices.usable_gpus(),
-        None if described is None else external.fingerprint(described),
-    )
-    return Setting(
-        pinned,
-        repository.store,
-        repository,
-        toolchain,
-        arguments.engine,
-        cache_folder(),
-        requested_revision=run.spec.model.revision,
-    )
-
-
-def _with_commit(run: Run, index: Index | None) -> Run:
-    """Return the run with the commit of an `hf://` model in place of a branch."""
-    revision = hub.pinned(run.spec.model, index)
-    pinned = run.spec.model.model_copy(update={"revision": revision})
-    return run.model_copy(update={"spec": run.spec.model_copy(update={"model": pinned})})
 
 
 def validate(arguments: Namespace, console: Console) -> None:
@@ -87,7 +47,7 @@ def validate(arguments: Namespace, console: Console) -> None:
 
 def plan(arguments: Namespace, console: Console) -> None:
     """Print the resolved recipe and what would run."""
-    setting = setting_of(arguments)
+    setting = machine.setting_of(arguments)
     spec = setting.spec.model_dump(mode="json", by_alias=True)
     console.print(yaml.safe_dump({"spec": spec}, sort_keys=False), markup=False, end="")
     console.print(forecast.table(list(forecast.steps(setting))))
@@ -95,14 +55,13 @@ def plan(arguments: Namespace, console: Console) -> None:
 
 def run(arguments: Namespace, console: Console) -> None:
     """Run what is missing and end with the table of scores."""
-    setting = setting_of(arguments)
+    setting = machine.setting_of(arguments)
     trackers.check(setting.spec.training.report_to)
     with progress.display() as display:
         processes = Processes(
             arguments=_worker_arguments(arguments, setting),
-            log=cache_folder() / "logs" / f"{setting.run.metadata.name}.log",
+            log=machine.cache_folder() / "logs" / f"{setting.run.metadata.name}.log",
             on_event=display.event,
-            gpus=devices.usable_gpus(),
         )
         spawn = _Counted(processes)
         index = local.run(setting, spawn, display.worker)
@@ -136,7 +95,7 @@ def _worker_arguments(arguments: Namespace, setting: Setting) -> list[str]:
     """
     content = setting.run.model_dump_json(by_alias=True).encode()
     name = f"{setting.run.metadata.name}-{hashlib.sha256(content).hexdigest()[:12]}.json"
-    copy = cache_folder() / "runs" / name
+    copy = machine.cache_folder() / "runs" / name
     copy.parent.mkdir(parents=True, exist_ok=True)
     copy.write_bytes(content)
     store = ["--store", str(arguments.store)] if arguments.store else []
@@ -158,14 +117,13 @@ def show_run(arguments: Namespace, console: Console) -> None:
 def report(arguments: Namespace, console: Console) -> None:
     """Write the report as HTML and Markdown."""
     found = judge.load(arguments.file, arguments.set)
-    story = _story(_repository_of(arguments, found), found)
+    story = _story(machine.repository_of(arguments, found), found)
     folder: Path = arguments.out
     if folder.is_file():
         message = f"--out {folder}: expected a folder, found a file"
         raise InputError(message)
     folder.mkdir(parents=True, exist_ok=True)
-    pages = {"html": page.render(story), "md": markdown.render(story)}
-    for ending, text in pages.items():
+    for ending, text in publish.pages(story).items():
         path = folder / f"{found.metadata.name}.{ending}"
         path.write_text(text, encoding="utf-8")
         console.print(f"report: {path.resolve()}", highlight=False, soft_wrap=True)
@@ -184,7 +142,7 @@ def upload(arguments: Namespace, console: Console) -> None:
         message = f"expected the URI of a bucket and an http(s) endpoint, found a wrong {fields}"
         raise InputError(message) from error
     store = open_store(storage, folder=arguments.store, environment=os.environ)
-    repository = Repository(store, bucket=bucket, prefix="", cache=cache_folder())
+    repository = Repository(store, bucket=bucket, prefix="", cache=machine.cache_folder())
     count = repository.upload_folder(arguments.folder, arguments.uri)
     console.print(f"{arguments.uri}: {count} files", highlight=False, soft_wrap=True)
 
@@ -231,19 +189,12 @@ def _iteration(arguments: Namespace, *, default: int, index: Index) -> int:
 
 def _index_of(arguments: Namespace) -> tuple[Repository, Index]:
     """Return the repository of a file's run and its index; its inputs need not be there."""
-    found = judge.load(arguments.file, arguments.set)
-    repository, metadata = _repository_of(arguments, found), found.metadata
+    repository, metadata = machine.place_of(arguments)
     index = repository.read_index(metadata.namespace, metadata.name)
     if index is None:
         message = f"{metadata.name}: expected a run in the store, found none; start it first"
         raise InputError(message)
     return repository, index
-
-
-def _repository_of(arguments: Namespace, found: Run) -> Repository:
-    storage = found.spec.storage
-    store = open_store(storage, folder=arguments.store, environment=os.environ)
-    return Repository(store, bucket=storage.bucket, prefix=storage.prefix, cache=cache_folder())
 
 
 def _story(repository: Repository, found: Run) -> Story:

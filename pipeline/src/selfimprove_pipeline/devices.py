@@ -36,10 +36,24 @@ def is_cpu_build(version: str) -> bool:
     return version.endswith("+cpu")
 
 
-def toolchain(engine: str, gpus: int, translation: Mapping[str, str] | None = None) -> Toolchain:
+def environment(gpus: int) -> dict[str, str]:
+    """Return the variables of a worker: on the CPU threads are pinned, as sums depend on them."""
+    threads = {} if gpus else {"OMP_NUM_THREADS": CPU_THREADS, "DS_ACCELERATOR": "cpu"}
+    return {"TOKENIZERS_PARALLELISM": "false", **threads}
+
+
+def ranks(gpus: int) -> int:
+    """Return how many ranks of a training one machine with so many GPUs has."""
+    return max(1, gpus)
+
+
+def toolchain(
+    engine: str, gpus: int, translation: Mapping[str, str] | None = None, *, nodes: int = 1
+) -> Toolchain:
     """Return what determines an output besides recipe and inputs, for the keys.
 
-    `translation` is the toolchain of an external translator; None means the engine's.
+    `translation` is the toolchain of an external translator; None means the engine's. `nodes`
+    are the machines like this one that train together.
     """
     engine_versions = {"vllm": _vllm_version()} if engine == "vllm" else {}
     on_cpu = any(is_cpu_build(version) for version in engine_versions.values())
@@ -50,7 +64,7 @@ def toolchain(engine: str, gpus: int, translation: Mapping[str, str] | None = No
         "device": "cuda" if gpus and not on_cpu else "cpu",
     }
     threads = {} if gpus else {"threads": CPU_THREADS}
-    device = {"device": "cuda" if gpus else "cpu", "worldSize": str(max(1, gpus))}
+    device = {"device": "cuda" if gpus else "cpu", "worldSize": str(nodes * ranks(gpus))}
     return Toolchain(
         inference=inference,
         light={"lingua": _version("lingua-language-detector")},

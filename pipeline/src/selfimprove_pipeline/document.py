@@ -1,10 +1,11 @@
 """A `run.yaml` as a person wrote it: parsed as kubectl does, each part with its file and line.
 
 PyYAML gives the nodes with their lines; the plain scalars are typed as the YAML reader of
-kubectl types them (`no` is false, `5e-7` is a number, `1:30` and dates are text). `judge`
-makes a run of it.
+kubectl types them (`no` and `n` are false, `5e-7` is a number, `2.0` is 2 because it goes
+through JSON, `1:30` and dates are text). `judge` makes a run of it.
 """
 
+import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,29 +19,68 @@ from selfimprove_pipeline.errors import InputError
 Path_ = tuple[str | int, ...]
 
 FLOAT: Final = re.compile(r"^[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?$")
-INT: Final = re.compile(r"^[-+]?(0|[1-9][0-9_]*|0x[0-9a-fA-F]+|0o?[0-7]+)$")
-TEXT_TAGS: Final = ("tag:yaml.org,2002:timestamp",)
+INT: Final = re.compile(
+    r"^([-+]?)(?:0[xX]([0-9a-fA-F]+)|0[bB]([01]+)|0[oO]?([0-7]+)|(0|[1-9][0-9]*))$"
+)
+BASES: Final = (16, 2, 8, 10)
+"""The bases of INT's groups."""
+
+
+def _forms(word: str) -> tuple[str, str, str]:
+    """Return a word as YAML 1.1 knows it: `no`, `No` and `NO`, never `nO`."""
+    return word, word.capitalize(), word.upper()
+
+
+WORDS: Final[dict[str, bool | None]] = {
+    **{form: True for word in ("y", "yes", "on", "true") for form in _forms(word)},
+    **{form: False for word in ("n", "no", "off", "false") for form in _forms(word)},
+    **dict.fromkeys(("", "~", *_forms("null"))),
+}
+NOT_FINITE: Final = re.compile(r"^([-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN))$")
+EXACT: Final = 10**21
+"""Go writes larger floats with an exponent, so that they stay floats in JSON."""
+
+PLAIN: Final = "!plain"
+MERGE: Final = "tag:yaml.org,2002:merge"
+
+
+def _typed(text: str) -> bool | int | float | str | None:
+    """Return the value of a plain scalar."""
+    if text in WORDS:
+        return WORDS[text]
+    digits = text.replace("_", "") if text[:1] in set("-+.0123456789") else text
+    if match := INT.match(digits):
+        return _whole(match)
+    if FLOAT.match(digits) and math.isfinite(number := float(digits)):
+        return int(number) if number.is_integer() and abs(number) < EXACT else number
+    return text
+
+
+def _whole(match: re.Match[str]) -> int:
+    sign, *groups = match.groups()
+    base, digits = next((b, d) for b, d in zip(BASES, groups, strict=True) if d is not None)
+    return int(sign + digits, base)
 
 
 class _Loader(yaml.SafeLoader):
     """PyYAML's safe loader with kubectl's reading of plain scalars."""
 
 
+def _construct(_: _Loader, node: yaml.ScalarNode) -> Any:
+    if NOT_FINITE.match(node.value):
+        problem = f"{node.value}, for which JSON has no number"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return _typed(node.value)
+
+
 _Loader.yaml_implicit_resolvers = {
-    first: [(tag, regexp) for tag, regexp in resolvers if tag not in TEXT_TAGS]
-    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+    "<": [(MERGE, re.compile("^<<$"))],
+    None: [(PLAIN, re.compile(""))],
 }
-_NUMBERS: Final = (
-    ("tag:yaml.org,2002:int", INT),  # before float, whose form an integer has too
-    ("tag:yaml.org,2002:float", FLOAT),
-)
-for _first in "-+.0123456789":
-    _others = [
-        pair
-        for pair in _Loader.yaml_implicit_resolvers.get(_first, [])
-        if pair[0] not in dict(_NUMBERS)
-    ]
-    _Loader.yaml_implicit_resolvers[_first] = [*_NUMBERS, *_others]
+_Loader.add_constructor(PLAIN, _construct)
+_Loader.add_constructor(MERGE, _construct)
+for _name in ("bool", "float", "int", "null"):
+    _Loader.add_constructor(f"tag:yaml.org,2002:{_name}", _construct)
 
 
 @dataclass(frozen=True)
@@ -85,6 +125,8 @@ def parse(content: bytes, name: str) -> Document:
     try:
         text = content.decode()
         nodes = list(yaml.compose_all(text, Loader=_Loader))
+        if len(nodes) == 1 and nodes[0] is not None:
+            return _document(nodes[0], name)
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise DocumentError(
@@ -96,10 +138,11 @@ def parse(content: bytes, name: str) -> Document:
         raise DocumentError(
             [Mistake(f"{name}:{line}", "", f"expected YAML, found {found}")]
         ) from error
-    if len(nodes) != 1 or nodes[0] is None:
-        found = f"{len(nodes)}" if nodes else "an empty file"
-        raise DocumentError([Mistake(f"{name}:1", "", f"expected one document, found {found}")])
-    return _document(nodes[0], name)
+    except RecursionError as error:
+        message = "expected YAML, found an anchor inside itself"
+        raise DocumentError([Mistake(f"{name}:1", "", message)]) from error
+    found = f"{len(nodes)}" if nodes else "an empty file"
+    raise DocumentError([Mistake(f"{name}:1", "", f"expected one document, found {found}")])
 
 
 def _document(root: yaml.Node, name: str) -> Document:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final, cast
 
@@ -50,6 +51,24 @@ def download(uri: str, revision: str | None) -> Path:
     with _errors_of(uri, revision):
         name = uri.removeprefix("hf://")
         return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+
+
+def names(uri: str, revision: str | None) -> tuple[str, ...]:
+    """Return the names of the files that `download` would fetch."""
+    from huggingface_hub import HfApi  # noqa: PLC0415  as above
+
+    with _errors_of(uri, revision):
+        found = HfApi().list_repo_files(uri.removeprefix("hf://"), revision=revision)
+    return tuple(n for n in found if any(fnmatchcase(n, pattern) for pattern in WANTED))
+
+
+def read(uri: str, revision: str | None, name: str) -> bytes:
+    """Return the content of one small file of a model."""
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415  as above
+
+    with _errors_of(uri, revision):
+        path = hf_hub_download(uri.removeprefix("hf://"), name, revision=revision)
+        return Path(path).read_bytes()
 
 
 @contextmanager

@@ -4,8 +4,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
@@ -21,7 +22,14 @@ from selfimprove_pipeline.document import (
     with_setting,
 )
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe.base import Part
+from selfimprove_pipeline.recipe.base import NOT_A_FILE, Part
+from selfimprove_pipeline.recipe.schema import Schema, without_nulls
+
+ARGUMENTS: Final[tuple[Path_, ...]] = (
+    ("spec", "chat", "templateKwargs"),
+    ("spec", "inference", "extraArgs"),
+)
+"""Maps to arguments of any type, for which a CRD has only text and whole numbers."""
 
 
 def load(path: Path, settings: Sequence[str] = (), *, for_cluster: bool = False) -> recipe.Run:
@@ -48,7 +56,7 @@ def judge(document: Document) -> recipe.Run:
     """Return the run of a document, or raise with every mistake in it."""
     mistakes = _unknown_languages(document)
     try:
-        run = recipe.Run.model_validate_json(json.dumps(document.value, default=str))
+        run = recipe.Run.model_validate_json(_as_json(document.value), by_name=False)
         recipe.resolve(run)  # some rules need the values that the profile fills
     except ValidationError as error:
         details = _one_a_place(error.errors(include_url=False))
@@ -57,6 +65,18 @@ def judge(document: Document) -> recipe.Run:
     if mistakes:
         raise DocumentError(mistakes)
     return run
+
+
+@cache
+def _schema() -> Schema:
+    return recipe.Run.model_json_schema(by_alias=True)
+
+
+def _as_json(value: Any) -> str:
+    """Return a file's value as the API server reads it: a known field that is null is not set."""
+    schema = _schema()
+    with_text_keys = json.loads(json.dumps(value, default=str))
+    return json.dumps(without_nulls(with_text_keys, schema, schema["$defs"]))
 
 
 def _unknown_languages(document: Document) -> list[Mistake]:
@@ -136,16 +156,32 @@ def _suggestion(path: Path_) -> str:
 
 def cluster_mistakes(run: recipe.Run, document: Document) -> list[Mistake]:
     """Return what the API server will refuse in a run that is good on one machine."""
-    return [
-        Mistake(
-            document.place(path),
-            dotted(path),
-            "expected a URI that every node reaches (s3://, for models also hf:// and pvc://), "
-            f"found {uri}",
-        )
-        for path, uri in _uris(run)
-        if uri.startswith("file://")
+    found = [
+        *(
+            (path, f"{NOT_A_FILE.message}, found {uri}")
+            for path, uri in _uris(run)
+            if uri.startswith("file://")
+        ),
+        *(
+            (path, f"expected text or a whole number on a cluster; write {_quoted(value)}")
+            for path, value in _arguments(document.value)
+            if isinstance(value, bool | float)
+        ),
     ]
+    return [Mistake(document.place(path), dotted(path), message) for path, message in found]
+
+
+def _quoted(value: bool | float) -> str:
+    return json.dumps(json.dumps(value))
+
+
+def _arguments(value: Any) -> Iterator[tuple[Path_, Any]]:
+    """Yield each argument as it stands in a good file."""
+    for path in ARGUMENTS:
+        inner = value
+        for key in path:
+            inner = (inner or {}).get(key)
+        yield from (((*path, name), argument) for name, argument in (inner or {}).items())
 
 
 def notes(run: recipe.Run) -> list[str]:

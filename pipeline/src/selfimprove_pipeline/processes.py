@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import events
-from selfimprove_pipeline.devices import CPU_THREADS
 from selfimprove_pipeline.errors import SelfImproveError, error_of
 from selfimprove_pipeline.lifeline import die_with_parent
 
@@ -36,7 +35,6 @@ class Processes:
     """arguments that every worker gets: the file, the store, the settings."""
     log: Path
     on_event: OnEvent
-    gpus: int
 
     def __call__(self, worker: str, index: int) -> None:
         """Run one worker to its end; raise what it failed with."""
@@ -47,7 +45,7 @@ class Processes:
         begin = self.log.stat().st_size if self.log.exists() else 0
         with (
             self.log.open("a", encoding="utf-8") as log,
-            _process(command, self._environment(), log) as process,
+            _process(command, log) as process,
         ):
             for event in _events(process, log):
                 if event["event"] == "error":
@@ -60,11 +58,6 @@ class Processes:
                 raise error_of(code, str(failure["message"]))
             raise SelfImproveError(self._ending(worker, index, code, begin))
 
-    def _environment(self) -> dict[str, str]:
-        """Return the worker's environment: threads are pinned where sums depend on them."""
-        threads = {} if self.gpus else {"OMP_NUM_THREADS": CPU_THREADS, "DS_ACCELERATOR": "cpu"}
-        return {**os.environ, "PYTHONUNBUFFERED": "1", "TOKENIZERS_PARALLELISM": "false", **threads}
-
     def _ending(self, worker: str, index: int, code: int, begin: int) -> str:
         """Return how a worker ended that could not say it itself."""
         tail = " | ".join(_last_lines(self.log, begin))
@@ -73,9 +66,7 @@ class Processes:
 
 
 @contextlib.contextmanager
-def _process(
-    command: Sequence[str], environment: Mapping[str, str], log: Any
-) -> Iterator[subprocess.Popen[str]]:
+def _process(command: Sequence[str], log: Any) -> Iterator[subprocess.Popen[str]]:
     """Yield a running worker; end it and what it started if it still runs at the end."""
     process = subprocess.Popen(  # noqa: S603  our own interpreter and arguments
         command,
@@ -83,7 +74,7 @@ def _process(
         stderr=log,
         encoding="utf-8",
         errors="replace",  # a library may print any bytes
-        env=dict(environment),
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
         start_new_session=True,
         preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509  no thread forks here
     )

@@ -23,7 +23,7 @@ def status(index: Index, repository: Repository) -> dict[str, Any]:
     """
     described = [_iteration(entry, index, repository) for entry in index.iterations]
     for earlier, later in pairwise(described):
-        gain = _gain(earlier["evaluation"], later["evaluation"], index.recipe)
+        gain = gain_of(earlier["evaluation"], later["evaluation"], index.recipe)
         if gain is not None:
             later["evaluation"]["gain"] = gain
     return {
@@ -38,17 +38,18 @@ def status(index: Index, repository: Repository) -> dict[str, Any]:
 def _iteration(entry: IterationIndex, index: Index, repository: Repository) -> dict[str, Any]:
     is_last = entry.index == index.recipe["iterations"]
     names = ("evaluate",) if is_last else NAMES
-    manifests = {name: _manifests(name, entry, repository) for name in names}
+    manifests = {name: manifests_of(name, entry, repository) for name in names}
     described = [_stage(name, manifests[name], entry) for name in names]
     return {
         "index": entry.index,
         "model": {"uri": _uri(entry, repository), "digest": entry.model_digest},
         "stages": _with_outcome([stage for stage in described if stage], index),
-        "evaluation": _evaluation(manifests["evaluate"]),
+        "evaluation": evaluation(manifests["evaluate"]),
     }
 
 
-def _manifests(name: Stage, entry: IterationIndex, repository: Repository) -> dict[str, Manifest]:
+def manifests_of(name: Stage, entry: IterationIndex, repository: Repository) -> dict[str, Manifest]:
+    """Return the finished artifacts of a stage that a run's index names, by part."""
     keys = entry.keys.get(name, {})
     found = {part: repository.manifest(name, key) for part, key in keys.items()}
     return {part: manifest for part, manifest in found.items() if manifest is not None}
@@ -74,13 +75,18 @@ def _stage(
             sum(m.seconds.get("engineStart", 0.0) for m in manifests.values()), 3
         ),
         "cached": all(m.key not in entry.computed for m in manifests.values()),
-        "digest": artifacts.digest_of({part: m.digest for part, m in manifests.items()}),
+        "digest": stage_digest(manifests),
         "counts": counts,
         "drops": {name: reasons for m in manifests.values() for name, reasons in m.drops.items()},
         "artifacts": {
             part: {"key": m.key, "digest": m.digest} for part, m in sorted(manifests.items())
         },
     }
+
+
+def stage_digest(manifests: Mapping[str, Manifest]) -> str:
+    """Return one digest of a stage's artifacts."""
+    return artifacts.digest_of({part: manifest.digest for part, manifest in manifests.items()})
 
 
 _PENDING: dict[str, Any] = {
@@ -109,7 +115,7 @@ def _uri(entry: IterationIndex, repository: Repository) -> str:
     return entry.model_uri if folder is None else str(folder)
 
 
-def _evaluation(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
+def evaluation(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     """Return measures and number of answers by suite and language."""
     suites: dict[str, dict[str, Any]] = {}
     for part, manifest in sorted(manifests.items()):
@@ -118,7 +124,7 @@ def _evaluation(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
     return suites
 
 
-def _gain(
+def gain_of(
     earlier: Mapping[str, Any], later: Mapping[str, Any], recipe: Mapping[str, Any]
 ) -> float | None:
     """Return the mean over the other languages of the first suite's score, later minus earlier."""

@@ -45,12 +45,15 @@ Digests = Mapping[tuple[Stage, str], str]
 
 @dataclass(frozen=True)
 class Toolchain:
-    """What computes an artifact: package versions, engine, devices."""
+    """What computes an artifact: package versions, engine, devices.
 
-    inference: Mapping[str, str]
-    light: Mapping[str, str]
-    training: Mapping[str, str]
-    translation: Mapping[str, str]
+    A section is None where it is another pod's and not known yet.
+    """
+
+    inference: Mapping[str, str] | None
+    light: Mapping[str, str] | None
+    training: Mapping[str, str] | None
+    translation: Mapping[str, str] | None
     """translation is that of inference, unless an external translator does it."""
 
 
@@ -85,11 +88,11 @@ class Target:
 
 
 def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, ...] | None:
-    """Return what a stage is to make, None while the digest of an input is not known yet."""
+    """Return what a stage is to make, None while an input's digest or what computes it is open."""
     inputs_by_part = _inputs(stage, iteration, done)
-    if inputs_by_part is None:
-        return None
     versions = _versions(stage, iteration.toolchain)
+    if inputs_by_part is None or versions is None:
+        return None
     return tuple(
         _target(stage, part, _fields(stage, part, iteration.spec), inputs, versions)
         for part, inputs in inputs_by_part.items()
@@ -208,13 +211,15 @@ def _score_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
     return {"": {"pairs": done["pair", ""], **gold}}
 
 
-def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str]:
+def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
     match stage:
         case "generate":
             return toolchain.inference
         case "translate":
             return toolchain.translation
         case "evaluate":
+            if toolchain.inference is None or toolchain.light is None:
+                return None
             return {**toolchain.inference, **toolchain.light}
         case "pair" | "score":
             return toolchain.light

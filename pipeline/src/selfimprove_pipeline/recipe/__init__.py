@@ -14,6 +14,13 @@ from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
 from selfimprove_pipeline.recipe.base import LANGUAGE_PATTERN, Affects, Part, Stage
+from selfimprove_pipeline.recipe.lifecycle import (
+    Deadlines,
+    Retries,
+    Scheduling,
+    TtlSecondsAfterFinished,
+)
+from selfimprove_pipeline.recipe.pods import Annotations, Labels, Pods, PodSettings, merged_pods
 from selfimprove_pipeline.recipe.profiles import PROFILES, Profile
 from selfimprove_pipeline.recipe.sampling import (
     Filters,
@@ -38,6 +45,7 @@ __all__ = [
     "KIND",
     "LANGUAGE_PATTERN",
     "Chat",
+    "Deadlines",
     "Evaluation",
     "Filters",
     "Generation",
@@ -47,17 +55,23 @@ __all__ = [
     "Metadata",
     "Model",
     "Pairing",
+    "PodSettings",
+    "Pods",
     "Profile",
     "Prompts",
+    "Retries",
     "Run",
+    "Scheduling",
     "Spec",
     "Stage",
     "Storage",
     "Suite",
     "Training",
     "Translation",
+    "TtlSecondsAfterFinished",
     "fields",
     "fields_of",
+    "merged_pods",
     "part_of",
     "resolve",
     "stages_of",
@@ -79,10 +93,10 @@ class Metadata(Part):
     ) = None
     """namespace of the run on a cluster. On one machine it is `local` when unset."""
 
-    labels: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    labels: Labels = Field(default_factory=dict)
     """labels, kept as they are."""
 
-    annotations: Annotated[dict[str, str], Field(max_length=64)] = Field(default_factory=dict)
+    annotations: Annotations = Field(default_factory=dict)
     """annotations, kept as they are."""
 
 
@@ -98,7 +112,7 @@ class Spec(Part):
     prompts: Prompts
     """prompts, parallel in all languages."""
 
-    iterations: Annotated[int, Field(ge=1, le=20)] = 2
+    iterations: Annotated[int, Field(ge=1, le=100)] = 2
     """iterations from M0 to M(iterations)."""
 
     profile: Profile = "lidr-safe"
@@ -132,9 +146,37 @@ class Spec(Part):
     suspend: bool = False
     """suspend holds the run: nothing is started until it is false again."""
 
+    pods: Pods = Field(default_factory=Pods)
+    """pods of the run. Changes count from the next launch on."""
+
+    stage_pods: Literal["Fused", "Separate"] = "Fused"
+    """stagePods lets neighbouring stages share a pod and an engine, or gives each its own."""
+
+    scheduling: Scheduling = Field(default_factory=Scheduling)
+    """scheduling of the pods by Kueue."""
+
+    deadlines: Deadlines = Field(default_factory=Deadlines)
+    """deadlines after which the run is given up."""
+
+    retries: Retries = Field(default_factory=Retries)
+    """retries of what failed."""
+
+    ttl_seconds_after_finished: TtlSecondsAfterFinished = Field(
+        default_factory=TtlSecondsAfterFinished
+    )
+    """ttlSecondsAfterFinished deletes the finished run by itself."""
+
+    deletion_policy: Literal["Retain", "Delete"] = "Retain"
+    """deletionPolicy keeps the artifacts of a deleted run, or deletes those that no other run
+    in the bucket uses."""
+
+    managed_by: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
+    """managedBy names the controller of this run, once and for all. Unset means this operator,
+    selfimprove.dev/operator."""
+
 
 class Run(Part):
-    """The whole file."""
+    """A run: from one model to another that is better in the run's languages."""
 
     api_version: Literal["selfimprove.dev/v1alpha1"]
     """apiVersion of this resource."""

@@ -2,13 +2,31 @@
 
 A field says with `Affects` which stages' outputs depend on its value. Stage keys are made
 from exactly these fields (`stages.key`), and one parametrised test holds every field to it.
+
+What pydantic checks here, the API server checks by the CRD that is made from these types. So
+patterns hold no character class that Rust and Go read differently, and a rule in Python stands
+beside the same rule in CEL.
 """
 
+import json
+import math
+import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    GetJsonSchemaHandler,
+    PlainValidator,
+    StringConstraints,
+    WithJsonSchema,
+)
 from pydantic.alias_generators import to_camel
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema
+from typing_extensions import override
 
 Stage = Literal["generate", "translate", "pair", "score", "reference", "train", "evaluate"]
 
@@ -25,6 +43,18 @@ def affects(*stages: Stage) -> Affects:
     return Affects(stages)
 
 
+@dataclass(frozen=True)
+class Rule:
+    """A rule over several fields, in CEL as the API server reads it."""
+
+    cel: str
+    message: str
+
+    def schema(self) -> dict[str, str]:
+        """Return the rule as the CRD holds it."""
+        return {"rule": self.cel, "message": self.message}
+
+
 class Part(BaseModel):
     """A part of the spec: frozen, camelCase outside, unknown fields refused, nothing coerced."""
 
@@ -38,6 +68,21 @@ class Part(BaseModel):
         protected_namespaces=(),
         allow_inf_nan=False,
     )
+
+    rules: ClassVar[tuple[Rule, ...]] = ()
+    """The rules of the part's model validators, for the CRD."""
+
+    @classmethod
+    @override
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler, /
+    ) -> JsonSchemaValue:
+        """Return the part's schema with its rules."""
+        schema = handler(core_schema)
+        if cls.rules:
+            rules = [rule.schema() for rule in cls.rules]
+            handler.resolve_ref_schema(schema)["x-kubernetes-validations"] = rules
+        return schema
 
 
 def by_profile(**constraints: Any) -> Any:
@@ -54,11 +99,24 @@ LANGUAGE_PATTERN: Final = r"^[a-z]{2,3}(-[A-Z][a-z]{3})?(-([A-Z]{2}|[0-9]{3}))?$
 Language = Annotated[str, StringConstraints(max_length=35, pattern=LANGUAGE_PATTERN)]
 """A BCP-47 tag in its canonical case: `de`, `pt-BR`, `zh-Hant`."""
 
+LABEL_KEY_PATTERN: Final = (
+    r"^([a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?/)?[A-Za-z0-9]([A-Za-z0-9_.-]{0,61}[A-Za-z0-9])?$"
+)
+LabelKey = Annotated[str, StringConstraints(max_length=317, pattern=LABEL_KEY_PATTERN)]
+LabelValue = Annotated[
+    str, StringConstraints(max_length=63, pattern=r"^([A-Za-z0-9]([A-Za-z0-9_.-]*[A-Za-z0-9])?)?$")
+]
+
+NOT_A_FILE: Final = Rule(
+    "!self.startsWith('file://')",
+    "expected a URI that every node reaches (s3://, for models also hf:// and pvc://)",
+)
 ObjectUri = Annotated[
     str,
     StringConstraints(
         max_length=1024, pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/|file:///).+$"
     ),
+    Field(json_schema_extra={"x-kubernetes-validations": [NOT_A_FILE.schema()]}),
 ]
 """`s3://BUCKET/PREFIX`, or on one machine alone `file:///FOLDER`."""
 
@@ -68,3 +126,42 @@ class SecretRef(Part):
 
     name: Name
     """name of the Secret. On one machine it is ignored: credentials come from AWS_* variables."""
+
+
+FRACTION: Final = re.compile(r"-?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")
+MAX_ARGUMENT: Final = 4096
+
+
+def _argument(value: Any) -> bool | int | float | str:
+    """Return an argument; text that is a boolean or a fraction is read as one."""
+    match value:
+        case "true" | "false":
+            return bool(value == "true")
+        case str() if FRACTION.fullmatch(value) and math.isfinite(float(value)):
+            return float(value)
+        case str() if len(value) <= MAX_ARGUMENT:
+            return value
+        case bool():
+            return value
+        case int() if abs(value) < 2**63:
+            return value
+        case float() if math.isfinite(value):
+            return value
+    found = f"{len(value)} characters" if isinstance(value, str) else json.dumps(value)[:80]
+    msg = f"expected a number, a boolean or at most {MAX_ARGUMENT} characters, found {found}"
+    raise ValueError(msg)
+
+
+Argument = Annotated[
+    bool | int | float | str,
+    PlainValidator(_argument),
+    WithJsonSchema(
+        {
+            "x-kubernetes-int-or-string": True,
+            "anyOf": [{"type": "integer"}, {"type": "string"}],
+            "maxLength": MAX_ARGUMENT,
+        }
+    ),
+]
+"""A value for a program's argument. A CRD has no type for it: on a cluster booleans and fractions
+are written as text, `"false"` and `"0.5"`, which is read the same everywhere."""

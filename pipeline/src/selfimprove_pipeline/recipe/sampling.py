@@ -4,7 +4,15 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
-from selfimprove_pipeline.recipe.base import Name, Part, SecretRef, affects, by_profile
+from selfimprove_pipeline.recipe.base import (
+    Argument,
+    Name,
+    Part,
+    Rule,
+    SecretRef,
+    affects,
+    by_profile,
+)
 
 Probability = Annotated[float, Field(gt=0, le=1)]
 Temperature = Annotated[float, Field(ge=0, le=2)]
@@ -43,11 +51,18 @@ class Generation(Part):
 class External(Part):
     """A translator that is not the model itself."""
 
+    rules = (
+        Rule(
+            "self.kind != 'openai' || has(self.baseUrl)",
+            "expected baseUrl with kind openai, found none",
+        ),
+    )
+
     kind: Annotated[Literal["openai", "transformers"], affects("translate")]
     """kind of the translator: an OpenAI-compatible endpoint or a transformers translation model."""
 
     base_url: Annotated[
-        Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^\s@]+$")] | None,
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-?A-~]+$")] | None,
         affects("translate"),
     ] = None
     """baseUrl of the endpoint, such as `https://translator/v1`. Needed by `openai` alone."""
@@ -68,6 +83,13 @@ class External(Part):
 
 class Translation(Part):
     """How answers are translated, both ways between the dominant and each other language."""
+
+    rules = (
+        Rule(
+            "(has(self.translator) && self.translator == 'external') == has(self.external)",
+            "expected external exactly when translator is external",
+        ),
+    )
 
     translator: Annotated[Literal["self", "external"], affects("translate")] = "self"
     """translator is the model itself, or `external`, which knows nothing of repetitionPenalty,
@@ -127,11 +149,12 @@ class Inference(Part):
     """gpuMemoryUtilization is the share of a GPU's memory that the engine takes."""
 
     extra_args: Annotated[
-        dict[Name, bool | int | float | Annotated[str, StringConstraints(max_length=4096)]],
+        dict[Name, Argument],
         Field(max_length=64),
         affects("generate", "translate", "evaluate"),
-    ] = Field(default_factory=dict)
-    """extraArgs are further engine arguments of vLLM by name, such as `quantization: fp8`."""
+    ] = Field(default={})
+    """extraArgs are further engine arguments of vLLM by name, such as `quantization: fp8`; on a
+    cluster booleans and fractions are text: `enforce_eager: "true"`."""
 
 
 class LengthRatio(Part):
@@ -185,7 +208,7 @@ class Pairing(Part):
     """filters on the texts of a pair."""
 
     translation_prompt_ids: Annotated[
-        tuple[Name, ...], Field(max_length=10_000), affects("pair")
+        tuple[Name, ...], Field(max_length=1000), affects("pair")
     ] = ()
     """translationPromptIds are prompts that ask for a translation themselves: their chosen text
     in the other languages is the dominant answer, untranslated."""

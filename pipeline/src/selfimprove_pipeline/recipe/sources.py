@@ -5,10 +5,13 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import Field, StringConstraints, model_validator
 
 from selfimprove_pipeline.recipe.base import (
+    NOT_A_FILE,
+    Argument,
     Language,
     Name,
     ObjectUri,
     Part,
+    Rule,
     SecretRef,
     Text,
     affects,
@@ -18,8 +21,10 @@ ModelUri = Annotated[
     str,
     StringConstraints(
         max_length=1024,
-        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+|hf://[\w.-]+(/[\w.-]+)?|pvc://[a-z0-9.-]+(/.*)?|file:///.+)$",
+        pattern=r"^(s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]/.+"
+        r"|hf://[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)?|pvc://[a-z0-9.-]+(/.*)?|file:///.+)$",
     ),
+    Field(json_schema_extra={"x-kubernetes-validations": [NOT_A_FILE.schema()]}),
 ]
 
 
@@ -46,6 +51,14 @@ class Model(Part):
 
 class Languages(Part):
     """The languages that take part."""
+
+    rules = (
+        Rule(
+            "!(self.dominant in self.others)"
+            " && self.others.all(a, self.others.exists_one(b, b == a))",
+            "expected each language once",
+        ),
+    )
 
     dominant: Annotated[Language, affects("pair", "evaluate")]
     """dominant is the language whose answers are preferred, as a BCP-47 tag."""
@@ -107,18 +120,21 @@ class Storage(Part):
     """The bucket that holds every artifact."""
 
     endpoint: (
-        Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^/\s@]+/?$")] | None
+        Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-.0-?A-~]+/?$")]
+        | None
     ) = None
     """endpoint of the S3 server, such as `https://minio:9000`. Unset means AWS_ENDPOINT_URL."""
 
     region: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
     """region of the bucket. Unset means AWS_REGION, else us-east-1."""
 
-    bucket: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")]
+    bucket: Annotated[
+        str, StringConstraints(max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
+    ]
     """bucket of the artifacts. It must exist."""
 
     prefix: Annotated[
-        str, StringConstraints(max_length=512, pattern=r"^([\w.-]+(/[\w.-]+)*)?$")
+        str, StringConstraints(max_length=512, pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$")
     ] = ""
     """prefix of every key in the bucket. Empty means the bucket's root."""
 
@@ -138,6 +154,13 @@ SUITE_KINDS: Final = ("exactMatch", "offTarget")
 
 class Suite(Part):
     """One evaluation suite."""
+
+    rules = (
+        Rule(
+            "has(self.kind) || self.name in ['exactMatch', 'offTarget']",
+            "expected kind (exactMatch or offTarget) with another name, found none",
+        ),
+    )
 
     name: Annotated[
         Annotated[str, StringConstraints(max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")],
@@ -178,6 +201,13 @@ class Suite(Part):
 class Evaluation(Part):
     """How each model M0 to M(iterations) is measured."""
 
+    rules = (
+        Rule(
+            "!has(self.suites) || self.suites.all(a, self.suites.exists_one(b, b.name == a.name))",
+            "expected each suite's name once",
+        ),
+    )
+
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
     """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
 
@@ -205,8 +235,9 @@ class Chat(Part):
     """template in Jinja. Unset means the one of the model's tokenizer."""
 
     template_kwargs: Annotated[
-        dict[Name, bool | int | float | Annotated[str, StringConstraints(max_length=4096)]],
+        dict[Name, Argument],
         Field(max_length=32),
         affects("generate", "translate", "reference", "train", "evaluate"),
-    ] = Field(default_factory=dict)
-    """templateKwargs are handed to the template, such as `enable_thinking: false`."""
+    ] = Field(default={})
+    """templateKwargs are handed to the template, such as `enable_thinking: "false"`; on a cluster
+    booleans and fractions are text."""

@@ -8,7 +8,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from selfimprove_pipeline.recipe.base import Name, Part, affects, by_profile
+from selfimprove_pipeline.recipe.base import Name, Part, Rule, affects, by_profile
 from selfimprove_pipeline.recipe.sampling import Seed, TokenCount
 
 
@@ -30,6 +30,14 @@ class Lora(Part):
 
 class Training(Part):
     """DPO (sigmoid) with an NLL term on the chosen completion."""
+
+    rules = (
+        Rule(
+            "!has(self.zeroStage) || self.offload == 'none' || self.zeroStage == 3"
+            " || (self.offload == 'optimizer' && self.zeroStage > 0)",
+            "expected zeroStage 1 or more with offload optimizer, 3 with offload all",
+        ),
+    )
 
     method: Annotated[Literal["full", "lora"], affects("reference", "train")] = by_profile()
     """method trains all weights or a low-rank adapter, which is merged at the end."""

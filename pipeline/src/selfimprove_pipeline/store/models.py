@@ -87,7 +87,7 @@ class Models:
         """
         entries = {
             name: entry
-            for name, entry in self._entries(uri_prefix).items()
+            for name, entry in self.entries(uri_prefix).items()
             if is_model_payload(name)
         }
         if not any(fnmatchcase(name, weights) for name in entries for weights in _WEIGHTS):
@@ -108,7 +108,7 @@ class Models:
         folder = self._store.local(uri_prefix)
         if folder is None:
             return self._fetched(uri_prefix, files)
-        entries = self._entries(uri_prefix)
+        entries = self.entries(uri_prefix)
         if files is not None:
             wanted = {file.name: entries[file.name] for file in files if file.name in entries}
             found = {file.name: file for file in self._described(wanted)}
@@ -116,8 +116,11 @@ class Models:
                 _check(folder_uri(uri_prefix) + file.name, file, found.get(file.name))
         return folder
 
-    def _entries(self, uri_prefix: str) -> dict[str, Entry]:
-        """Return a folder's visible objects by name, without those of an unfinished artifact."""
+    def entries(self, uri_prefix: str) -> dict[str, Entry]:
+        """Return a folder's visible objects by name, without those of an unfinished artifact.
+
+        An absent folder is an `InputError`.
+        """
         prefix = folder_uri(uri_prefix)
         named = {entry.uri.removeprefix(prefix): entry for entry in self._store.entries(prefix)}
         entries = {
@@ -163,7 +166,7 @@ class Models:
         with explained(lock):
             lock.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(lock):
-                wanted = files or self._described(self._entries(uri_prefix))
+                wanted = files or self._described(self.entries(uri_prefix))
                 shas = {file.name: file.sha256 for file in wanted}
                 folder = self._cache / "models" / digest_of(shas)
                 if not all((folder / name).is_file() for name in shas):

@@ -8,9 +8,11 @@ import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
+from typing import Final
 
 from selfimprove_pipeline.artifacts import (
     CONTRACT,
+    INDEX,
     MANIFEST,
     File,
     Index,
@@ -22,15 +24,21 @@ from selfimprove_pipeline.artifacts import (
     lines,
     payload_digest,
     rows,
+    run_prefix,
+    runs_prefix,
 )
 from selfimprove_pipeline.errors import ArtifactError, InputError
-from selfimprove_pipeline.store import Store, checkpoints
+from selfimprove_pipeline.store import Entry, Store
+from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.commits import Commit
 from selfimprove_pipeline.store.files import files_in, in_parallel, is_hidden, sha256_of
 from selfimprove_pipeline.store.models import WORK, Models, is_model_payload
 from selfimprove_pipeline.store.uris import folder_uri
 
 __all__ = ["Repository", "is_model_payload"]
+
+COUNTER: Final = 6
+"""Digits that begin the name of a part."""
 
 
 class Repository:
@@ -128,14 +136,19 @@ class Repository:
             manifest, tuple(described), lambda name, uri: self.store.upload(paths[name], uri)
         )
 
-    def append_part(self, stage: str, key: str, part_name: str, rows: Sequence[Row]) -> None:
-        """Keep rows of an unfinished artifact, after those that are there already."""
+    def append_part(
+        self, stage: str, key: str, part_name: str, rows: Sequence[Row], *, writer: str = ""
+    ) -> None:
+        """Keep rows of an unfinished artifact, after those that are there already.
+
+        Several may append at once if each has another name as `writer`.
+        """
         if not rows:
             return
         names = [uri.rpartition("/")[2] for uri in self._part_uris(stage, key, part_name)]
-        counter = max((int(name.removesuffix(".jsonl")) for name in names), default=0) + 1
-        uri = f"{self.uri(stage, key)}parts/{part_name}/{counter:06d}.jsonl"
-        self.store.write(uri, lines(rows))
+        counter = max((int(name[:COUNTER]) for name in names), default=0) + 1
+        name = f"{counter:0{COUNTER}d}{writer and f'-{writer}'}.jsonl"
+        self.store.write(f"{self.uri(stage, key)}parts/{part_name}/{name}", lines(rows))
 
     def parts(self, stage: str, key: str, part_name: str, kind: type[RowT]) -> tuple[RowT, ...]:
         """Return the rows kept so far, in the order in which they were appended."""
@@ -144,21 +157,20 @@ class Repository:
         found: list[RowT] = []
         for uri, content in zip(uris, contents, strict=True):
             name = uri.removeprefix(self.uri(stage, key))
-            if not content or not content.endswith(b"\n"):
+            if content is None:  # gone since it was listed: the artifact is finished
+                continue
+            if not content.endswith(b"\n"):
                 raise self._damaged(stage, key, name, "truncated")
             found.extend(self._parsed(stage, key, name, kind, content))
         return tuple(found)
 
-    def save_checkpoint(self, stage: str, key: str, step: int, folder: Path, label: str) -> None:
-        """Upload a training's checkpoint, then delete the older ones."""
-        prefix = f"{self.uri(stage, key)}checkpoints/"
-        checkpoints.save(self.store, prefix, step=step, folder=folder, label=label)
+    def clean(self, stage: str, key: str) -> None:
+        """Delete what served the making of a finished artifact."""
+        Commit(self.store, self.uri(stage, key), lambda: self.manifest(stage, key)).clean()
 
-    def latest_checkpoint(
-        self, stage: str, key: str
-    ) -> tuple[int, str, Callable[[Path], None]] | None:
-        """Return step, label and how to fetch it of the last whole checkpoint; None without."""
-        return checkpoints.latest(self.store, f"{self.uri(stage, key)}checkpoints/")
+    def checkpoints(self, stage: str, key: str) -> Checkpoints:
+        """Return the checkpoints of a training that has not ended yet."""
+        return Checkpoints(self.store, f"{self.uri(stage, key)}checkpoints/")
 
     def fetch_model(self, uri_prefix: str, *, files: Sequence[File] | None) -> Path:
         """Return a folder on this machine with the model's files (`Models.fetch`)."""
@@ -168,15 +180,28 @@ class Repository:
         """Return the digest of a model folder and its payload files (`Models.digest`)."""
         return self._models.digest(uri_prefix)
 
+    def model_entries(self, uri_prefix: str) -> Mapping[str, Entry]:
+        """Return the files of a model folder by name, without reading any (`Models.entries`)."""
+        return self._models.entries(uri_prefix)
+
+    def run_uri(self, namespace: str | None, name: str) -> str:
+        """Return the URI of a run's own folder, with a slash at its end."""
+        return run_prefix(self._bucket, self._prefix, namespace, name)
+
+    def indexes(self) -> dict[str, Index]:
+        """Return the indexes of all runs by the URI of the run's folder."""
+        runs = runs_prefix(self._bucket, self._prefix)
+        uris = [
+            entry.uri
+            for entry in self.store.entries(runs)
+            if entry.uri.removeprefix(runs).partition("/")[2] == INDEX
+        ]
+        found = {uri: self._index(uri) for uri in uris}
+        return {uri.removesuffix(INDEX): index for uri, index in found.items() if index}
+
     def read_index(self, namespace: str | None, name: str) -> Index | None:
         """Return a run's index, None when it has none."""
-        uri = index_uri(self._bucket, self._prefix, namespace, name)
-        content = self.store.read(uri)
-        try:
-            return None if content is None else Index.of_line(content)
-        except ValueError as error:
-            message = f"{uri} is truncated or altered; delete it and run again"
-            raise ArtifactError(message) from error
+        return self._index(index_uri(self._bucket, self._prefix, namespace, name))
 
     def write_index(self, index: Index, namespace: str | None) -> None:
         """Write or replace a run's index."""
@@ -214,6 +239,14 @@ class Repository:
             present = commit.made(manifest.model_copy(update=complete), put)
         commit.clean()
         return present
+
+    def _index(self, uri: str) -> Index | None:
+        content = self.store.read(uri)
+        try:
+            return None if content is None else Index.of_line(content)
+        except ValueError as error:
+            message = f"{uri} is truncated or altered; delete it and run again"
+            raise ArtifactError(message) from error
 
     def _part_uris(self, stage: str, key: str, part_name: str) -> list[str]:
         prefix = f"{self.uri(stage, key)}parts/{part_name}/"

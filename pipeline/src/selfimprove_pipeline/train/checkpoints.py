@@ -1,20 +1,23 @@
 """Checkpoints and reference log-probabilities: what a killed training finds again.
 
-The vault is the stage's view of storage; rank 0 alone talks to it and tells the others. It keeps
-with a checkpoint the label it was made under, because DeepSpeed's files fit exactly one number
-of ranks, ZeRO stage and precision.
+The vault is the stage's view of storage; rank 0 alone talks to it and tells the others, but that
+each machine uploads the files of its own ranks and downloads those of all. It keeps with a
+checkpoint the label it was made under, because DeepSpeed's files fit exactly one number of
+ranks, ZeRO stage and precision.
 """
 
 import logging
+import shutil
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
 
-import torch.distributed
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from selfimprove_pipeline.artifacts import ReferenceLogps
+from selfimprove_pipeline.artifacts import File, ReferenceLogps
+from selfimprove_pipeline.train import ranks
 from selfimprove_pipeline.train.rows import TokenRow
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -24,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Vault(Protocol):
-    """What the stage needs of storage. Only rank 0 calls it."""
+    """What the stage needs of storage. Only rank 0 calls it, unless a method says otherwise."""
 
     def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
         """Return the rows saved for this M_t and these pairs, None when there are none."""
@@ -32,14 +35,20 @@ class Vault(Protocol):
     def save_reference(self, rows: tuple[ReferenceLogps, ...]) -> None:
         """Keep the rows."""
 
-    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
-        """Return the newest checkpoint's label and what makes a local folder of it, else None."""
+    def latest_checkpoint(self) -> tuple[int, str] | None:
+        """Return the newest checkpoint's step and label, None when there is none."""
 
-    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
-        """Keep a folder with the files of all ranks, in place of one of the same step.
+    def fetch_checkpoint(self, step: int) -> Path:
+        """Return a local folder with a checkpoint's files; the first rank of a machine calls it."""
 
-        It counts, as the newest, once this returns.
-        """
+    def drop_checkpoint(self, step: int) -> None:
+        """Make a step count no longer, before its files are replaced."""
+
+    def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
+        """Keep a machine's files of a step; the first rank of each machine calls it."""
+
+    def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:
+        """Make a step count, as the newest, with the files of all machines."""
 
 
 class Checkpoints(TrainerCallback):
@@ -62,11 +71,15 @@ class Checkpoints(TrainerCallback):
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        if torch.distributed.is_initialized():
-            torch.distributed.barrier()  # the folder has the files of all ranks
-        if state.is_world_process_zero:
-            folder = Path(str(args.output_dir)) / f"checkpoint-{state.global_step}"
-            self._vault.save_checkpoint(state.global_step, self._label, folder)
+        step, vault = state.global_step, self._vault
+        folder = Path(str(args.output_dir)) / f"checkpoint-{step}"
+        ranks.meet()  # the folder has the files of all ranks of this machine
+        ranks.from_first(lambda: vault.drop_checkpoint(step))
+        parts = ranks.from_each_node(lambda: vault.upload_checkpoint(step, folder))
+        if ranks.is_first():
+            vault.finish_checkpoint(step, self._label, tuple(chain(*parts.values())))
+        elif ranks.is_first_here():
+            shutil.rmtree(folder)  # transformers keeps the newest of rank 0's machine alone
 
     @override
     def on_log(
@@ -77,14 +90,14 @@ class Checkpoints(TrainerCallback):
             self._on_step(state.global_step, state.max_steps, dict(logs))
 
 
-def resumable(vault: Vault, label: str) -> Path | None:
-    """Return the newest checkpoint of this label; say so when there is only another one."""
+def resumable(vault: Vault, label: str) -> int | None:
+    """Return the step of the newest checkpoint of a label; say so when there is only another."""
     latest = vault.latest_checkpoint()
     if latest is None:
         return None
-    found, fetch = latest
+    step, found = latest
     if found == label:
-        return fetch()
+        return step
     log.warning(
         "expected a checkpoint of %s, found one of %s; training starts again from the model",
         label,

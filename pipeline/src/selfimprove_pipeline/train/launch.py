@@ -19,14 +19,18 @@ from functools import partial
 from pathlib import Path
 from types import FrameType
 
-from selfimprove_pipeline.errors import SelfImproveError
+from selfimprove_pipeline.errors import SelfImproveError, TryAgainError
 from selfimprove_pipeline.lifeline import die_with_parent
+from selfimprove_pipeline.train.nodes import Nodes, count_of
 
 ERROR_FILE = "SELFIMPROVE_ERROR_FILE"
 """Environment variable with the file in which the first failing worker leaves its reason."""
 
 PARENT = "SELFIMPROVE_PARENT"
 """Environment variable with the process id of torchrun, the parent of the ranks."""
+
+_OF_PEERS = ("gloo/", "NCCL", "Connection closed by peer")
+"""What the messages hold that tell of ranks elsewhere, not of this one."""
 
 
 @dataclass(frozen=True)
@@ -39,17 +43,24 @@ class Outcome:
 
 
 def launch(
-    argv: Sequence[str], *, processes: int, environment: Mapping[str, str] | None = None
+    argv: Sequence[str],
+    *,
+    processes: int,
+    nodes: Nodes | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Outcome:
     """Run `python argv` (`-m MODULE ...` or `SCRIPT ...`) as `processes` ranks until they end.
 
-    `environment` is the ranks' whole environment, this process's own when unset. SIGTERM and
-    SIGINT go on to the ranks. If this process dies, they die too. Call it in the main thread.
+    `nodes` are the machines that each run as many, None when this is the only one. `environment`
+    is the ranks' whole environment, this process's own when unset. SIGTERM and SIGINT go on to
+    the ranks. If this process dies, they die too. Call it in the main thread.
     """
+    if nodes is not None:
+        nodes.wait()
     with tempfile.TemporaryDirectory(prefix="selfimprove-") as folder:
         reason = Path(folder) / "reason"
         child = subprocess.Popen(  # noqa: S603 - our own interpreter and arguments
-            [sys.executable, "-m", __name__, *_torchrun(processes), *argv],
+            [sys.executable, "-m", __name__, *_torchrun(processes, nodes), *argv],
             env={**(os.environ if environment is None else environment), ERROR_FILE: str(reason)},
             preexec_fn=partial(die_with_parent, os.getpid()),  # noqa: PLW1509 - one thread, and only a system call
         )
@@ -73,13 +84,18 @@ def worker() -> Iterator[None]:
         print(error, file=sys.stderr)  # noqa: T201 - the worker's last line
         raise SystemExit(error.exit_code) from error
     except Exception as error:
-        _leave(1, traceback.format_exception_only(error)[-1].strip())
+        line = traceback.format_exception_only(error)[-1].strip()
+        if count_of(os.environ) > 1 and any(word in line for word in _OF_PEERS):
+            _leave(TryAgainError.exit_code, f"a rank lost another one, whose log says why: {line}")
+        else:
+            _leave(1, line)
         raise
 
 
-def _torchrun(processes: int) -> list[str]:
-    # Everything on the loopback: a pod's own name need not resolve.
-    return ["--standalone", "--local-addr=127.0.0.1", f"--nproc-per-node={processes}"]
+def _torchrun(processes: int, nodes: Nodes | None) -> list[str]:
+    # Alone, everything is on the loopback: a pod's own name need not resolve.
+    alone = ["--standalone", "--local-addr=127.0.0.1"]
+    return [*(nodes.torchrun() if nodes else alone), f"--nproc-per-node={processes}"]
 
 
 @contextmanager
@@ -110,7 +126,11 @@ def _outcome(code: int, received: Sequence[int], reason: Path) -> Outcome:
         return Outcome(int(left), line)
     if code < 0:
         return Outcome(128 - code, f"{signal.Signals(-code).name} ended the launcher")
-    return Outcome(1, "a rank ended without a reason, such as for lack of memory; see its log")
+    return Outcome(
+        1,
+        "a rank ended without a reason, such as for lack of memory, or the rendezvous was lost; "
+        "see its log",
+    )
 
 
 def _leave(code: int, line: str) -> None:

@@ -6,7 +6,7 @@ Under torchrun the environment describes the ranks; without it this process is t
 
 import os
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import deepspeed  # type: ignore[import-untyped]
@@ -63,6 +63,16 @@ def is_first() -> bool:
     return rank() == 0
 
 
+def is_first_here() -> bool:
+    """Say whether this is the rank that downloads for its machine and uploads its files."""
+    return os.environ["LOCAL_RANK"] == "0"
+
+
+def node() -> str:
+    """Return this machine's number among all; without torchrun there is one."""
+    return os.environ.get("GROUP_RANK", "0")
+
+
 def from_first(compute: Callable[[], ValueT]) -> ValueT:
     """Return on every rank what `compute` returns on the first."""
     values = [compute() if is_first() else None]
@@ -70,6 +80,16 @@ def from_first(compute: Callable[[], ValueT]) -> ValueT:
         torch.distributed.broadcast_object_list(values, src=0)
     (value,) = values
     return value  # type: ignore[return-value]
+
+
+def from_each_node(compute: Callable[[], ValueT]) -> Mapping[str, ValueT]:
+    """Return on every rank, by machine, what `compute` returns on the first rank of each."""
+    own = {node(): compute()} if is_first_here() else {}
+    if not torch.distributed.is_initialized():
+        return own
+    parts: list[dict[str, ValueT]] = [{}] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(parts, own)
+    return {name: value for part in parts for name, value in part.items()}
 
 
 def meet() -> None:

@@ -1,8 +1,9 @@
 """One training: pairs in, reference pass, DPO with checkpoints, the next model's folder out.
 
 `run` is called on every rank; under torchrun the ranks find each other by its environment, and
-without it there is one rank. Rank 0 alone talks to the vault, writes the model and has a
-meaningful report. The parts are `rows`, `plan`, `trainer`, `checkpoints` and `model_folder`.
+without it there is one rank. Rank 0 writes the model, has a meaningful report, and with the
+first rank of each other machine talks to the vault. The parts are `rows`, `plan`, `trainer`,
+`checkpoints` and `model_folder`.
 """
 
 import json
@@ -120,7 +121,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
 
 
 def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tensor]) -> _Setting:
-    if job.output.is_dir() and any(ranks.from_first(lambda: list(job.output.iterdir()))):
+    if ranks.from_first(lambda: job.output.is_dir() and any(job.output.iterdir())):
         msg = f"expected an empty output folder, found files in {job.output.name}"
         raise InputError(msg)
     pairs = artifacts.rows(artifacts.Pair, job.pairs.read_bytes())
@@ -136,7 +137,7 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
         raise InputError(msg)
     label = config.label(job.training, shape)
     references = ranks.from_first(lambda: checkpoints.known_references(vault, rows.kept))
-    checkpoint = ranks.from_first(lambda: checkpoints.resumable(vault, label))
+    checkpoint = _checkpoint(vault, label)
     work = Work(
         rows=rows.kept,
         slots=_slots(job.training, rows.kept, shape),
@@ -145,6 +146,14 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
         buffers=buffers,
     )
     return _Setting(job, len(pairs), rows, shape, work, checkpoint, renderer)
+
+
+def _checkpoint(vault: Vault, label: str) -> Path | None:
+    """Return this machine's folder of the checkpoint that all ranks go on from, if any."""
+    step = ranks.from_first(lambda: checkpoints.resumable(vault, label))
+    if step is None:
+        return None
+    return ranks.from_each_node(lambda: vault.fetch_checkpoint(step))[ranks.node()]
 
 
 def _slots(training: Training, rows: tuple[TokenRow, ...], shape: Shape) -> list[list[Slot]]:

@@ -18,14 +18,14 @@ from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.translate import Direction, Passage
-from selfimprove_pipeline.workers.collect import Completer, OnProgress, Rows, Task, collect
+from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
 from selfimprove_pipeline.workers.setting import Model, Setting
+from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
+from selfimprove_pipeline.workers.tasks import Rows, Task
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
-OWN_WORK: Final[tuple[Stage, ...]] = ("evaluate", "generate")
-"""Stages that need the model itself, whoever translates."""
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
 
 
@@ -53,13 +53,19 @@ class Bench:
         return {"template": self.renderer.fingerprint}
 
 
-def work(
-    setting: Setting, index: int, model: Model, start: StartEngine, on_progress: OnProgress
+def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine starts
+    setting: Setting,
+    index: int,
+    model: Model,
+    start: StartEngine,
+    on_progress: OnProgress,
+    *,
+    names: tuple[Stage, ...] = INFERENCE,
 ) -> None:
-    """Make every missing artifact of `evaluate`, `generate` and `translate` of an iteration."""
+    """Make every missing artifact of some of evaluate, generate and translate of an iteration."""
     iteration = setting.iteration(index, model)
     found = survey(iteration, setting.repository.manifest)
-    if are_finished(found, INFERENCE):
+    if are_finished(found, names):
         return
     bench = Bench(
         setting=setting,
@@ -72,12 +78,13 @@ def work(
         return start(bench.folder, bench.renderer)
 
     described = setting.spec.translation.external
-    if described is None or are_finished(found, TRANSLATE):
-        _complete(bench, iteration, INFERENCE, engine, on_progress)
+    if described is None or "translate" not in names or are_finished(found, TRANSLATE):
+        _complete(bench, iteration, names, engine, on_progress)
         return
     # Before the engine's hours: a translator that does not fit the languages is refused now.
     translator = external.translator(described, setting.spec)
-    _complete(bench, iteration, OWN_WORK, engine, on_progress)
+    own = tuple(name for name in names if name not in TRANSLATE)
+    _complete(bench, iteration, own, engine, on_progress)
     _complete(bench, iteration, TRANSLATE, lambda: translator, on_progress)
 
 
@@ -95,8 +102,9 @@ def _complete(
     engine = start()
     try:
         start_seconds = engine.start_seconds
+        collector = Collector(engine, repository, on_progress, bench.setting.share)
         for tasks in _rounds(bench, iteration, names):
-            collect(engine, tasks, repository, on_progress, start_seconds=start_seconds)
+            collector.collect(tasks, start_seconds=start_seconds)
             start_seconds = 0.0
     finally:
         engine.close()
@@ -123,8 +131,8 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
     language = target.part.removeprefix(f"{suite.name}.")
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
 
-    def pending(done: Rows[Evaluated]) -> Iterator[Request]:
-        open_rows = [row for row in rows.values() if row.id not in done]
+    def pending(done: Rows[Evaluated], share: Share) -> Iterator[Request]:
+        open_rows = [row for row in rows.values() if share.owns(row.id) and row.id not in done]
         return evaluate.requests(open_rows, language, suite, bench.setting.spec, bench.renderer)
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
@@ -143,8 +151,8 @@ def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
     language = target.part
     rows: Sequence[Prompt] = bench.prompts[language]
 
-    def pending(done: Rows[Answer]) -> Iterator[Request]:
-        open_rows = [row for row in rows if row.id not in done]
+    def pending(done: Rows[Answer], share: Share) -> Iterator[Request]:
+        open_rows = [row for row in rows if share.owns(row.id) and row.id not in done]
         return generate.requests(open_rows, language, bench.setting.spec, bench.renderer)
 
     def row(completion: Completion, _: Rows[Answer]) -> Answer:
@@ -161,8 +169,10 @@ def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translat
     answers = {row.id: row for row in bench.setting.repository.rows(manifest, Answer)}
     spec = bench.setting.spec
 
-    def pending(done: Rows[Translation]) -> Iterator[Request] | Iterator[Passage]:
-        wanted, attempt = translate.open_rows(answers, done, spec)
+    def pending(done: Rows[Translation], share: Share) -> Iterator[Request] | Iterator[Passage]:
+        own = {name: answer for name, answer in answers.items() if share.owns(name)}
+        own_done = {name: row for name, row in done.items() if share.owns(name)}
+        wanted, attempt = translate.open_rows(own, own_done, spec)
         if spec.translation.external is not None:
             return translate.passages(wanted, direction, spec, attempt)
         return translate.requests(wanted, direction, spec, bench.renderer, attempt)

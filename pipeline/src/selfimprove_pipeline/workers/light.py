@@ -1,16 +1,17 @@
 """Pair and score: rows to rows, without a model."""
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import Final, TypeVar
 
 from selfimprove_pipeline import artifacts, languages, pair, score, stages
 from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Translation
 from selfimprove_pipeline.pair import Paired, Texts
+from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Iteration, Target
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, manifest_of, survey
+from selfimprove_pipeline.workers.survey import LIGHT, Survey, manifest_of, survey
 
 PAIRS: Final = "pairs.jsonl"
 DROPS: Final = "drops.jsonl"
@@ -19,13 +20,12 @@ SCORES: Final = "scores.jsonl"
 RowT = TypeVar("RowT", Answer, Translation)
 
 
-def work(setting: Setting, index: int, model: Model) -> None:
-    """Make the missing artifacts of `pair` and `score` of an iteration."""
+def work(setting: Setting, index: int, model: Model, *, names: tuple[Stage, ...] = LIGHT) -> None:
+    """Make the missing artifacts of `pair`, `score` or both of an iteration."""
     iteration = setting.iteration(index, model)
-    for target in survey(iteration, setting.repository.manifest)["pair"].missing:
-        _pair(setting, iteration, target)
-    for target in survey(iteration, setting.repository.manifest)["score"].missing:
-        _score(setting, iteration, target)
+    for name in names:
+        for target in survey(iteration, setting.repository.manifest)[name].missing:
+            _MAKERS[name](setting, iteration, target)
 
 
 def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
@@ -60,6 +60,12 @@ def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
         measures=score.measures(scores),
     )
     setting.repository.commit(made, {SCORES: artifacts.lines(scores)})
+
+
+_MAKERS: Final[Mapping[str, Callable[[Setting, Iteration, Target], None]]] = {
+    "pair": _pair,
+    "score": _score,
+}
 
 
 def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:

@@ -1,9 +1,11 @@
 """What a run is for a worker: the resolved recipe, its inputs and where they lie."""
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Final
 
 from selfimprove_pipeline import hub, prompts, stages
 from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
@@ -12,6 +14,11 @@ from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Run, Spec, Suite
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.workers.shards import WHOLE, Share
+
+CLAIM: Final = "pvc://"
+MODEL_MOUNT: Final = "SELFIMPROVE_MODEL_MOUNT"
+"""Environment variable with the folder at which a pod has the claim of `pvc://CLAIM/PATH`."""
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,10 @@ class Setting:
     cache: Path
     requested_revision: str | None = None
     """requestedRevision of the model as the file has it, before it was resolved to a commit."""
+    prompts_store: Store | None = None
+    """promptsStore is where prompts lie if they have credentials of their own."""
+    share: Share = WHOLE
+    """share of the rows that are this process's."""
 
     @property
     def spec(self) -> Spec:
@@ -53,15 +64,25 @@ class Setting:
         metadata = self.run.metadata
         return self.repository.read_index(metadata.namespace, metadata.name)
 
-    @cached_property
-    def base(self) -> Model:
-        """M0."""
+    @property
+    def base_uri(self) -> str:
+        """The URI of M0; of a claim, the folder at which a pod has it."""
         uri = self.spec.model.uri
-        if uri.startswith("pvc://"):
+        if not uri.startswith(CLAIM):
+            return uri
+        path = uri.removeprefix(CLAIM).partition("/")[2].strip("/")
+        mounted = Path(os.environ.get(MODEL_MOUNT, "/mnt/model"))
+        if not mounted.is_dir():
             message = (
                 f"spec.model.uri: expected s3://, hf:// or file:// on one machine, found {uri}"
             )
             raise InputError(message)
+        return f"file://{mounted / path}"
+
+    @cached_property
+    def base(self) -> Model:
+        """M0."""
+        uri = self.base_uri
         if uri.startswith("hf://"):
             uri = f"file://{hub.download(uri, self.spec.model.revision)}"  # literal, not quoted
         digest, files = self.repository.model_digest(uri)
@@ -71,7 +92,7 @@ class Setting:
     def prompts(self) -> Parallel:
         """All parallel prompts."""
         uri = self.spec.prompts.uri
-        return prompts.read(self._files(uri), uri)
+        return prompts.read(self._files(uri, self.prompts_store or self.store), uri)
 
     def prompts_of(self, index: int) -> Parallel:
         """Return the prompts of one iteration; the last model has none."""
@@ -97,9 +118,13 @@ class Setting:
 
     def check_inputs(self) -> None:
         """Read every input once, so that a mistake is told before anything is computed."""
+        self.check_prompts()
+        _ = self.base, self.suites
+
+    def check_prompts(self) -> None:
+        """Raise where the prompts of an iteration are wrong or too few."""
         for index in range(self.last):
             self.prompts_of(index)
-        _ = self.base, self.suites
 
     def iteration(self, index: int, model: Model) -> stages.Iteration:
         """Return everything that the keys of an iteration depend on."""
@@ -125,11 +150,11 @@ class Setting:
         return self.repository.fetch_model(model.uri, files=model.files)
 
     def _suite(self, suite: Suite) -> Parallel:
-        files = self._files(suite.uri)
+        files = self._files(suite.uri, self.store)
         return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
 
-    def _files(self, uri: str) -> dict[str, bytes | None]:
+    def _files(self, uri: str, store: Store) -> dict[str, bytes | None]:
         return {
-            language: self.store.read(f"{uri.rstrip('/')}/{language}.jsonl")
+            language: store.read(f"{uri.rstrip('/')}/{language}.jsonl")
             for language in self.spec.languages.all()
         }

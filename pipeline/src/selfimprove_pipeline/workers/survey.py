@@ -11,6 +11,7 @@ from selfimprove_pipeline.stages import Iteration, Target
 
 INFERENCE: tuple[Stage, ...] = ("evaluate", "generate", "translate")
 LIGHT: tuple[Stage, ...] = ("pair", "score")
+TRAINING: tuple[Stage, ...] = ("train",)
 
 FindManifest = Callable[[Stage, str], Manifest | None]
 
@@ -21,7 +22,7 @@ class StageState:
 
     stage: Stage
     targets: tuple[Target, ...] | None
-    """targets is None while the digest of an input is not known."""
+    """targets is None while the digest of an input, or what computes it, is not known."""
     manifests: Mapping[str, Manifest]
     """manifests of the finished targets, by part."""
 

@@ -1,21 +1,22 @@
 """Train: pairs and M_t become M_(t+1), on as many ranks as there are devices.
 
-`work` runs on every rank. Rank 0 alone writes to the store: reference log-probabilities and
-checkpoints while it trains, the model at the end.
+`work` runs on every rank. Rank 0 alone writes to the store: reference log-probabilities while
+it trains, the model at the end. Of checkpoints the first rank of each machine writes its part.
 """
 
 import os
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, stages
-from selfimprove_pipeline.artifacts import Manifest, Pair, ReferenceLogps
+from selfimprove_pipeline.artifacts import File, Manifest, Pair, ReferenceLogps
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
 from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.train.rows import NO_PAIRS
@@ -48,23 +49,33 @@ class StoreVault:
         manifest = manifest_of(self.reference, rows=len(rows))
         self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
 
-    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
-        """Return label and download of the newest whole checkpoint, None when there is none."""
-        found = self.repository.latest_checkpoint(self.target.stage, self.target.key)
-        if found is None:
-            return None
-        step, label, download = found
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """The checkpoints beside the artifact that they will become."""
+        return self.repository.checkpoints(self.target.stage, self.target.key)
 
-        def fetch() -> Path:
-            folder = self.scratch / "resumed" / f"checkpoint-{step}"
-            download(folder)
-            return folder
+    def latest_checkpoint(self) -> tuple[int, str] | None:
+        """Return step and label of the newest whole checkpoint, None when there is none."""
+        found = self.checkpoints.latest()
+        return None if found is None else (found.step, found.label)
 
-        return label, fetch
+    def fetch_checkpoint(self, step: int) -> Path:
+        """Return a folder of this machine with a checkpoint's files."""
+        folder = self.scratch / "resumed" / f"checkpoint-{step}"
+        self.checkpoints.fetch(step, folder)
+        return folder
 
-    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
-        """Keep a checkpoint; earlier ones go once it is whole."""
-        self.repository.save_checkpoint(self.target.stage, self.target.key, step, folder, label)
+    def drop_checkpoint(self, step: int) -> None:
+        """Make a step count no longer before its files are replaced."""
+        self.checkpoints.drop(step)
+
+    def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
+        """Upload this machine's files of a step."""
+        return self.checkpoints.upload(step, folder)
+
+    def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:
+        """Make a step count with the files of all machines; earlier ones go."""
+        self.checkpoints.finish(step, label, files)
 
 
 def check(setting: Setting, index: int, model: Model) -> None:

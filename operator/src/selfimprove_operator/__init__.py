@@ -1,0 +1,1 @@
+"""The control loop of selfimprove: it watches runs and launches their pods."""

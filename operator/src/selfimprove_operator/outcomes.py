@@ -1,0 +1,206 @@
+"""What the status says after a launch has ended: the next unit, another launch, or the end."""
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from selfimprove_operator import times, units
+from selfimprove_operator.actions import Tell
+from selfimprove_operator.api import (
+    ImageStatus,
+    IterationNumbers,
+    IterationStatus,
+    LanguageNumbers,
+    Launch,
+    StageStatus,
+    Status,
+)
+from selfimprove_operator.draft import Draft
+from selfimprove_operator.endings import Ending, Result
+from selfimprove_operator.observed import Child
+from selfimprove_operator.units import Unit
+from selfimprove_pipeline.recipe import Spec
+
+FIRST_BACK_OFF_SECONDS: Final = 10.0
+LONGEST_BACK_OFF_SECONDS: Final = 600.0
+ITERATIONS_WITH_NUMBERS: Final = 2
+
+
+def enter(draft: Draft, spec: Spec, iteration: int, unit: Unit) -> None:
+    """Make a unit of an iteration the launch that the run is at."""
+    stages = _stages(draft, spec, iteration)
+    draft.update(
+        iteration=iteration,
+        stage=names(unit)[0],
+        progress=None,
+        stages=stages,
+        launch=Launch(unit=unit.name, iteration=iteration, waiting_since=draft.stamp),
+    )
+    draft.say(f"{unit.name} of iteration {iteration} is next")
+
+
+def names(unit: Unit) -> tuple[str, ...]:
+    """Return the names under which a unit stands in `stages`."""
+    return unit.stages or (unit.name,)
+
+
+def _stages(draft: Draft, spec: Spec, iteration: int) -> tuple[StageStatus, ...]:
+    """Return the stages of an iteration, those that have run as they are."""
+    is_same = draft.status.iteration == iteration
+    known = {stage.name: stage for stage in draft.status.stages} if is_same else {}
+    wanted = [name for unit in units.units_of(spec, iteration) for name in names(unit)]
+    pending = {name: StageStatus(name=name, state="Pending") for name in wanted}
+    return tuple((pending | known).values())
+
+
+def set_stages(draft: Draft, unit: Unit, digests: Mapping[str, str], **fields: Any) -> None:
+    """Set fields of the stages of a unit, each with its own digest where it has one."""
+    wanted = names(unit)
+    launch = draft.launch
+    counters = {"attempts": launch.attempts, "disruptions": launch.disruptions}
+
+    def changed(stage: StageStatus) -> StageStatus:
+        if stage.name not in wanted:
+            return stage
+        more = {"digest": digests[stage.name]} if stage.name in digests else {}
+        return stage.model_copy(update={**counters, **fields, **more})
+
+    draft.update(stages=tuple(changed(stage) for stage in draft.status.stages))
+
+
+def succeed(
+    draft: Draft, spec: Spec, unit: Unit, result: Result, numbers: Mapping[str, Any] | None
+) -> None:
+    """Take over what a unit made, and go on to the next one or to the end of the run."""
+    digests = result.stages or {unit.name: result.digest}
+    set_stages(draft, unit, digests, state="Succeeded", completion_time=draft.stamp)
+    _note_totals(draft, result)
+    if numbers is not None:
+        _note_numbers(draft, numbers)
+    iteration = draft.launch.iteration
+    position = units.following(spec, iteration, unit.name)
+    if position is None:
+        finish(draft, is_success=True, reason="Succeeded", message="every iteration is done")
+        return
+    if position[0] != iteration:
+        _end_iteration(draft, iteration)
+    enter(draft, spec, *position)
+
+
+def _note_totals(draft: Draft, result: Result) -> None:
+    totals = result.totals
+    if "pairs" in totals:
+        draft.update(pairs_kept=int(totals["pairs"]))
+    if "gain" in totals:
+        draft.update(last_gain=str(totals["gain"])[:16])
+    if result.model:
+        _change_iteration(draft, model_digest=str(result.model)[:64])
+    if "gain" in totals:
+        _change_iteration(draft, gain=str(totals["gain"])[:16])
+    if "pairs" in totals:
+        _change_iteration(draft, pairs=int(totals["pairs"]))
+
+
+def _change_iteration(draft: Draft, **fields: Any) -> None:
+    """Set fields of the entry of the launch's iteration, which begins with its first unit."""
+    index = draft.launch.iteration
+    entries = {entry.index: entry for entry in draft.status.iterations}
+    entry = entries.get(index) or IterationStatus(index=index, start_time=draft.launch.start_time)
+    entries[index] = entry.model_copy(update=fields)
+    draft.update(iterations=tuple(entries[number] for number in sorted(entries)))
+
+
+def _end_iteration(draft: Draft, iteration: int) -> None:
+    _change_iteration(draft, completion_time=draft.stamp)
+    gain = f", gain {draft.status.last_gain}" if draft.status.last_gain and iteration else ""
+    message = f"M{iteration + 1} is trained on {draft.status.pairs_kept} pairs{gain}"
+    draft.act(Tell("Normal", "IterationSucceeded", message))
+
+
+def _note_numbers(draft: Draft, numbers: Mapping[str, Any]) -> None:
+    """Merge the numbers that a stage told by language into those of its iteration."""
+    index = int(numbers.get("iteration", draft.launch.iteration))
+    entries = {entry.index: entry for entry in draft.status.numbers}
+    before = {row.language: row for row in entries[index].languages} if index in entries else {}
+    for told in numbers.get("languages", ()):
+        language = str(told["language"])
+        row = before.get(language) or LanguageNumbers(language=language)
+        fields = {key: told[key] for key in ("pairs", "drops", "score") if key in told}
+        before[language] = row.model_copy(update=fields)
+    entries[index] = IterationNumbers(index=index, languages=tuple(before.values()))
+    latest = sorted(entries)[-ITERATIONS_WITH_NUMBERS:]
+    draft.update(numbers=tuple(entries[number] for number in latest))
+
+
+def note_images(draft: Draft, unit: Unit, child: Child) -> None:
+    """Record the digest of the image that a role's pods ran."""
+    found = next((pod.image_id for pod in child.pods if pod.image_id), None)
+    if found is None:
+        return
+    images = {image.role: image for image in draft.status.images}
+    images[unit.role] = ImageStatus(role=unit.role, image_id=found[:512])
+    draft.update(images=tuple(images.values()))
+
+
+def relaunch(draft: Draft, spec: Spec, unit: Unit, ending: Ending) -> None:
+    """Count how a launch ended, and launch again as far as the limits allow."""
+    count = count_failure(draft, ending)
+    set_stages(draft, unit, {}, state="Pending")
+    is_attempt = ending.kind == "Failure"
+    limit = spec.retries.limit if is_attempt else spec.retries.disruption_limit
+    if count > limit:
+        reason = "RetriesExceeded" if is_attempt else "DisruptionsExceeded"
+        message = f"{draft.status.message}; {count} times, the limit is {limit}"
+        finish(draft, is_success=False, reason=reason, message=message)
+
+
+def count_failure(draft: Draft, ending: Ending) -> int:
+    """Count how a launch ended, by attempts or by disruptions, and say when the next one is."""
+    launch, is_attempt = draft.launch, ending.kind != "Disruption"
+    counter = "attempts" if is_attempt else "disruptions"
+    count = 1 + (launch.attempts if is_attempt else launch.disruptions)
+    back_off = _back_off(count, is_attempt=is_attempt)
+    draft.update_launch(
+        **{counter: count},
+        job_name=None,
+        job_uid=None,
+        waiting_since=None,
+        not_before=times.stamp(draft.now + back_off + 1) if back_off else None,
+    )
+    what = "failed" if is_attempt else "was disrupted"
+    message = (
+        f"{launch.unit} of iteration {launch.iteration} {what} ({ending.reason}): {ending.message}"
+    )
+    draft.act(Tell("Warning", ending.reason, message))
+    draft.put("Progressing", "False", ending.reason, message)
+    draft.say(message)
+    return count
+
+
+def _back_off(count: int, *, is_attempt: bool) -> float:
+    """Return the seconds to wait: 10 doubling after failures; a first disruption waits not."""
+    doublings = count - 1 if is_attempt else count - 2
+    if doublings < 0:
+        return 0.0
+    return float(min(FIRST_BACK_OFF_SECONDS * 2**doublings, LONGEST_BACK_OFF_SECONDS))
+
+
+def finish(draft: Draft, *, is_success: bool, reason: str, message: str) -> None:
+    """Decide the outcome, once and for all."""
+    states = {"Running": "Failed"} if not is_success else {}
+    stages = tuple(
+        stage.model_copy(update={"state": states.get(stage.state, stage.state)})
+        for stage in draft.status.stages
+    )
+    if is_success and draft.status.iterations:
+        _change_iteration(draft, completion_time=draft.stamp)
+    draft.update(completion_time=draft.stamp, stages=stages, progress=None, launch=None)
+    draft.put("Succeeded", "True" if is_success else "False", reason, message)
+    draft.put("Progressing", "False", reason, message)
+    draft.put("Suspended", "False", "NotSuspended")
+    draft.say(message)
+    draft.act(Tell("Normal" if is_success else "Warning", reason, message))
+
+
+def is_decided(status: Status) -> bool:
+    """Return whether the run's outcome is decided."""
+    return status.completion_time is not None

@@ -1,0 +1,99 @@
+"""What a worker came to, in the few numbers that a termination message has room for.
+
+They are computed from manifests alone, so a worker that finds its stages finished tells the
+same as the one that finished them. `pod` writes them where the operator reads them.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
+from typing import Any
+
+from selfimprove_pipeline import artifacts, show
+from selfimprove_pipeline.artifacts import Manifest
+from selfimprove_pipeline.recipe import Spec, Stage
+
+Manifests = Mapping[Stage, Mapping[str, Manifest]]
+"""Finished artifacts of an iteration by stage and part."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The digest, totals and per-language numbers of a worker that has ended well."""
+
+    digest: str
+    iteration: int
+    stages: Mapping[str, str] = field(default_factory=dict)
+    """stages holds the digest of each stage that made or found artifacts."""
+    model: str | None = None
+    """model is the digest of M(iteration)."""
+    totals: Mapping[str, int | str] = field(default_factory=dict)
+    languages: Sequence[Mapping[str, int | str]] = ()
+    """languages are the numbers by language, without those that are not known."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """What the store has of an iteration."""
+
+    iteration: int
+    model: str
+    """model is the digest of M(iteration)."""
+    manifests: Manifests
+    evaluated_before: Mapping[str, Manifest]
+    """evaluatedBefore is the evaluation of M(iteration - 1), from which the gain is measured."""
+
+
+def of_stages(names: Sequence[Stage], spec: Spec, state: Found) -> Outcome:
+    """Return what some finished stages of an iteration have come to."""
+    found = state.manifests
+    digests: dict[str, str] = {
+        name: show.stage_digest(found[name]) for name in names if found.get(name)
+    }
+    rows = sum(m.rows or 0 for name in names for m in found.get(name, {}).values())
+    totals: dict[str, int | str] = {"rows": rows}
+    if "evaluate" in names:
+        totals |= _scores(spec, found.get("evaluate", {}), state.evaluated_before)
+    if "pair" in names or "train" in names:
+        for manifest in found.get("pair", {}).values():
+            totals |= {name: manifest.counts[name] for name in ("pairs", "drops")}
+    return Outcome(
+        digest=artifacts.digest_of(digests),
+        iteration=state.iteration,
+        stages=digests,
+        model=state.model,
+        totals=totals,
+        languages=tuple(by_language(spec, found)),
+    )
+
+
+def by_language(spec: Spec, found: Manifests) -> Iterator[dict[str, int | str]]:
+    """Yield what is known of each language: pairs, drops and the score on the first suite."""
+    suites = spec.evaluation.suites
+    scores = show.evaluation(found.get("evaluate", {})).get(suites[0].name, {}) if suites else {}
+    pairs = found.get("pair", {}).get("")
+    for language in spec.languages.all():
+        numbers: dict[str, int | str] = {"language": language}
+        if pairs is not None:
+            numbers["pairs"] = pairs.counts.get(f"pairs.{language}", 0)
+            numbers["drops"] = sum(pairs.drops.get(language, {}).values())
+        if "score" in scores.get(language, {}):
+            numbers["score"] = f"{scores[language]['score']:.3f}"
+        yield numbers
+
+
+def _scores(
+    spec: Spec, now: Mapping[str, Manifest], before: Mapping[str, Manifest]
+) -> dict[str, str]:
+    """Return the mean score over the other languages, and its gain, as far as measured."""
+    recipe: dict[str, Any] = spec.model_dump(mode="json", by_alias=True)
+    found: dict[str, str] = {}
+    measured = show.evaluation(now)
+    suites, others = spec.evaluation.suites, spec.languages.others
+    if suites and all("score" in measured.get(suites[0].name, {}).get(n, {}) for n in others):
+        mean = fmean(measured[suites[0].name][n]["score"] for n in others)
+        found["score"] = f"{mean:.3f}"
+    gain = show.gain_of(show.evaluation(before), measured, recipe)
+    if gain is not None:
+        found["gain"] = f"{gain:+.3f}"
+    return found

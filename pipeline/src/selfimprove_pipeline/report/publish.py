@@ -1,0 +1,23 @@
+"""The report of a run, laid beside its index in the bucket, where a cluster's user finds it."""
+
+from selfimprove_pipeline import artifacts
+from selfimprove_pipeline.report import gather, markdown, page
+from selfimprove_pipeline.report.story import Story
+from selfimprove_pipeline.store.repository import Repository
+
+
+def pages(story: Story) -> dict[str, str]:
+    """Return the report in each of its forms, by the ending of the file's name."""
+    return {"html": page.render(story), "md": markdown.render(story)}
+
+
+def publish(repository: Repository, namespace: str | None, name: str) -> dict[str, str]:
+    """Write the report to `report/` in the run's folder; return digests by URI."""
+    story = gather.gather(repository, namespace=namespace, name=name)
+    folder = repository.run_uri(namespace, name)
+    digests = {}
+    for ending, text in pages(story).items():
+        uri = f"{folder}report/{name}.{ending}"
+        repository.store.write(uri, text.encode())
+        digests[uri] = artifacts.digest(text)
+    return digests

@@ -1,0 +1,73 @@
+"""Look at everything that a run reads and writes before anything expensive starts.
+
+The first pod of a run does this, without GPU and without torch. What is wrong is told together,
+so that one correction is enough.
+"""
+
+import secrets
+from collections.abc import Callable
+
+from selfimprove_pipeline import artifacts, prompts
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.workers import model_files
+from selfimprove_pipeline.workers.setting import Setting
+
+CONTENT = b"selfimprove\n"
+
+
+def work(setting: Setting) -> dict[str, str]:
+    """Return digests of the inputs by name; raise InputError with every mistake in them."""
+    check_bucket(setting)
+    mistakes: list[str] = []
+    found = {
+        name: digest
+        for name, look in (("model", _model), ("prompts", _prompts), ("suites", _suites))
+        if (digest := _or_mistake(look, setting, mistakes)) is not None
+    }
+    if mistakes:
+        raise InputError("\n".join(mistakes))
+    return found
+
+
+def check_bucket(setting: Setting) -> None:
+    """Write an object beside the run's index, read it back and delete it."""
+    metadata = setting.run.metadata
+    folder = setting.repository.run_uri(metadata.namespace, metadata.name)
+    uri = f"{folder}check-{secrets.token_hex(4)}"
+    setting.store.write(uri, CONTENT)
+    try:
+        found = setting.store.read(uri)
+    finally:
+        setting.store.delete([uri])
+    if found != CONTENT:
+        message = (
+            f"expected {uri} to hold what was just written, found something else; "
+            "the bucket must give back at once what it has taken"
+        )
+        raise InputError(message)
+
+
+def _or_mistake(
+    look: Callable[[Setting], str], setting: Setting, mistakes: list[str]
+) -> str | None:
+    try:
+        return look(setting)
+    except InputError as error:
+        mistakes.append(str(error))
+        return None
+
+
+def _model(setting: Setting) -> str:
+    folder = model_files.folder_of(setting)
+    return model_files.check(folder, has_template=setting.spec.chat.template is not None)
+
+
+def _prompts(setting: Setting) -> str:
+    setting.check_prompts()
+    found = {language: prompts.suite_digest(rows) for language, rows in setting.prompts.items()}
+    return artifacts.digest_of(found)
+
+
+def _suites(setting: Setting) -> str:
+    digests = {".".join(name): prompts.suite_digest(rows) for name, rows in setting.suites.items()}
+    return artifacts.digest_of(digests)

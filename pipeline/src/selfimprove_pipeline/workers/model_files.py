@@ -1,0 +1,100 @@
+"""Whether a folder can be the model that a run starts from, told without its weights.
+
+A pod without GPU and without transformers asks this before anything expensive starts. It sees
+the names of the files and reads the small ones; `Renderer` and the engines are stricter later.
+"""
+
+import json
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Any, Final
+
+from selfimprove_pipeline import hub
+from selfimprove_pipeline.artifacts import digest
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.store.uris import folder_uri
+from selfimprove_pipeline.workers.setting import Setting
+
+CONFIG: Final = "config.json"
+TOKENIZER_CONFIG: Final = "tokenizer_config.json"
+SHARDS: Final = "model.safetensors.index.json"
+WEIGHTS: Final = "*.safetensors"
+VOCABULARIES: Final = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
+TEMPLATES: Final = ("chat_template.jinja", "chat_template.json")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model's folder, wherever it lies."""
+
+    uri: str
+    names: Collection[str]
+    read: Callable[[str], bytes | None]
+
+    def has(self, pattern: str) -> bool:
+        """Return whether a file's name fits a pattern."""
+        return any(fnmatchcase(name, pattern) for name in self.names)
+
+    def value(self, name: str) -> dict[str, Any]:
+        """Return a file's JSON object."""
+        content = self.read(name) or b""
+        try:
+            value = json.loads(content)
+        except ValueError as error:
+            message = f"{self.uri}{name}: expected JSON, found a fault ({error}); replace the file"
+            raise InputError(message) from error
+        if not isinstance(value, dict):
+            message = f"{self.uri}{name}: expected a JSON object, found another value"
+            raise InputError(message)
+        return value
+
+
+def folder_of(setting: Setting) -> Folder:
+    """Return the folder of the run's first model."""
+    uri, revision = setting.base_uri, setting.spec.model.revision
+    if uri.startswith("hf://"):
+        return Folder(f"{uri}/", hub.names(uri, revision), lambda n: hub.read(uri, revision, n))
+    prefix = folder_uri(uri)
+    names = setting.repository.model_entries(uri)
+    return Folder(prefix, names, lambda name: setting.store.read(prefix + name))
+
+
+def check(folder: Folder, *, has_template: bool) -> str:
+    """Return a digest of names and configuration; raise where the folder is no chat model.
+
+    `has_template` says that the recipe brings the chat template.
+    """
+    if CONFIG not in folder.names:
+        message = f"expected a model folder at {folder.uri}, found no {CONFIG} there"
+        raise InputError(message)
+    config = folder.value(CONFIG)
+    if not config.get("model_type") and not config.get("architectures"):
+        message = f"{folder.uri}{CONFIG}: expected model_type or architectures, found neither"
+        raise InputError(message)
+    _check_weights(folder)
+    if not any(folder.has(pattern) for pattern in VOCABULARIES):
+        message = f"expected a tokenizer at {folder.uri}, found none; add tokenizer.json"
+        raise InputError(message)
+    tokenizer = folder.value(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in folder.names else {}
+    is_in_folder = tokenizer.get("chat_template") or any(map(folder.has, TEMPLATES))
+    if not (has_template or is_in_folder):
+        message = (
+            f"expected a chat template in the tokenizer at {folder.uri}, found none; "
+            "set chat.template"
+        )
+        raise InputError(message)
+    return digest([sorted(folder.names), config, tokenizer])
+
+
+def _check_weights(folder: Folder) -> None:
+    if not folder.has(WEIGHTS):
+        message = f"expected a model folder at {folder.uri}, found no {WEIGHTS} there"
+        raise InputError(message)
+    if SHARDS not in folder.names:
+        return
+    shards = folder.value(SHARDS).get("weight_map", {}).values()
+    missing = sorted({str(shard) for shard in shards} - set(folder.names))
+    if missing:
+        message = f"expected the weights that {folder.uri}{SHARDS} names, found no {missing[0]}"
+        raise InputError(message)

@@ -1,0 +1,143 @@
+"""How runs end and what stays of them: time to live, deletion, growth, children that go.
+
+Everything is done with runs of one iteration over a few prompts; what they share is computed
+once, as they lie in one bucket.
+"""
+
+from typing import Any
+
+import pytest
+
+from support.kube import eventually, is_live, kubectl, name_of
+from support.live_runs import LiveRun
+from support.operators import OperatorProcess
+from support.places import Place
+
+pytestmark = pytest.mark.usefixtures("operator", "finished")
+
+TINY: dict[str, Any] = {
+    "prompts": {"perIteration": 8},
+    "iterations": 1,
+    "evaluation": {"suites": []},
+    "storage": {"prefix": "shared"},
+}
+
+
+@pytest.fixture(scope="module")
+def finished(
+    here: Place,
+    operator: OperatorProcess,  # noqa: ARG001  it must be there
+) -> LiveRun:
+    """Return a run that has succeeded and stays."""
+    run = here.apply("finished", **TINY)
+    run.until_done(within=240)
+    return run
+
+
+def test_a_finished_child_that_goes_starts_nothing(finished: LiveRun) -> None:
+    """With all its Jobs deleted a finished run stays as it is."""
+    before = finished.status
+    for job in finished.jobs:
+        finished.kube.delete("Job", finished.namespace, name_of(job))
+    eventually(lambda: finished.jobs == [], within=20, what="no Job")
+    kubectl("-n", finished.namespace, "annotate", "sir", finished.name, "touched=yes")
+    finished.until(
+        lambda _: "touched" in finished.body["metadata"]["annotations"], within=10, what="touch"
+    )
+
+    assert finished.jobs == []
+    assert finished.status == before
+
+
+def test_a_finished_run_does_not_grow(finished: LiveRun) -> None:
+    """The message says what to do instead: apply it under a new name."""
+    patch = '{"spec": {"iterations": 2}}'
+    arguments = (
+        "-n",
+        finished.namespace,
+        "patch",
+        "sir",
+        finished.name,
+        "--type=merge",
+        "-p",
+        patch,
+    )
+    said = kubectl(*arguments, is_good=False)
+    assert "new name" in said
+
+
+def test_a_running_run_grows(here: Place) -> None:
+    """M2 follows M1 when iterations is raised before the end; what was done stays done."""
+    run = here.apply("growing", **TINY)
+    run.until(
+        lambda s: s["launch"]["unit"] in ("light", "training", "report"), within=60, what="light"
+    )
+    run.patch(iterations=2)
+    status = run.until_done(within=240)
+
+    assert [entry["index"] for entry in status["iterations"]][:2] == [0, 1]
+    assert len(here.shown(run)["iterations"]) == 3
+
+
+def test_a_run_goes_by_itself_when_its_time_is_over(here: Place) -> None:
+    """Its ttlSecondsAfterFinished deletes the run with its children; the artifacts stay."""
+    run = here.apply("short-lived", ttlSecondsAfterFinished={"succeeded": 3}, **TINY)
+    run.until_gone(within=120)
+    eventually(lambda: run.jobs == [] and run.pods == [], within=30, what="no child")
+
+    assert here.objects("shared/artifacts/train/")
+
+
+def test_a_run_deleted_at_work_frees_its_node(here: Place) -> None:
+    """Half a minute after `kubectl delete` no pod of the run lives."""
+    run = here.apply("unwanted", **(TINY | {"storage": {"prefix": "unwanted"}}))
+    run.until_at("inference", 0)
+    kubectl("-n", run.namespace, "delete", "sir", run.name, "--wait=false")
+    run.until_gone(within=30)
+    eventually(
+        lambda: not [pod for pod in run.pods if is_live(pod)],
+        within=30,
+        what="no pod of the deleted run",
+    )
+    eventually(lambda: run.jobs == [], within=10, what="no Job of the deleted run")
+
+
+def test_artifacts_go_with_their_last_run(here: Place) -> None:
+    """Of two runs that share M0's answers the first takes its own model, the second the rest."""
+    common = TINY | {"storage": {"prefix": "fleeting"}, "deletionPolicy": "Delete"}
+    first = here.apply("first", **common)
+    first.until_done(within=240)
+    second = here.apply("second", **common, training={"beta": 0.2})
+    second.until_done(within=240)
+    assert len(models(here)) == 2
+
+    first.delete()
+    first.until_gone(within=90)
+    left = models(here)
+    assert len(left) == 1
+    assert left == [i["model"]["uri"] for i in here.shown(second)["iterations"]][1:]
+    assert here.objects("fleeting/artifacts/generate/")
+
+    second.delete()
+    second.until_gone(within=90)
+    assert here.objects("fleeting/") == []
+
+
+def models(here: Place) -> list[str]:
+    """Return the URIs of the models in the shared part of the bucket."""
+    uris = here.objects("fleeting/artifacts/train/")
+    return sorted({uri.rsplit("/", 1)[0] for uri in uris if uri.endswith("model.safetensors")})
+
+
+def test_artifacts_that_cannot_be_removed_are_named(here: Place) -> None:
+    """A deletion whose Job cannot run is waited for; lifting the policy lets the run go."""
+    run = here.apply(
+        "stuck",
+        **(TINY | {"deletionPolicy": "Delete", "suspend": False}),
+        pods={"light": {"image": "localhost/nothing:1"}},
+    )
+    run.until(lambda s: s.get("startTime"), within=20, what="accepted")
+    run.delete()
+    run.until(lambda s: (s.get("launch") or {}).get("unit") == "delete", within=30, what="deleting")
+    run.patch(deletionPolicy="Retain")
+    run.until_gone(within=30)

@@ -1,0 +1,155 @@
+"""A run on a real cluster, in sentences: until it is at work, until it is done, what is left."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from selfimprove_operator import api
+from support.kube import (
+    JSON,
+    Kube,
+    dump,
+    eventually,
+    is_finished,
+    is_live,
+    is_started,
+    name_of,
+)
+
+BRIEF: Final = ("check", "light", "pair", "score", "report", "delete")
+"""Units that are done within seconds."""
+
+
+@dataclass(frozen=True)
+class LiveRun:
+    """A run on the cluster."""
+
+    kube: Kube
+    namespace: str
+    name: str
+
+    @property
+    def body(self) -> JSON:
+        """The run as the API server has it."""
+        found = self.kube.get(api.KIND, self.namespace, self.name)
+        assert found is not None, f"expected the run {self.name}, found none"
+        return found
+
+    @property
+    def status(self) -> JSON:
+        """Its status, empty before the operator has seen it."""
+        return dict(self.body.get("status") or {})
+
+    @property
+    def selector(self) -> str:
+        """The label selector of what the operator made for it."""
+        return f"{api.LABEL_RUN}={self.name}"
+
+    @property
+    def jobs(self) -> list[JSON]:
+        """Its Jobs."""
+        return self.kube.all("Job", self.namespace, self.selector)
+
+    @property
+    def pods(self) -> list[JSON]:
+        """Its pods."""
+        return self.kube.all("Pod", self.namespace, self.selector)
+
+    @property
+    def events(self) -> list[JSON]:
+        """The Events about it, oldest first."""
+        events = self.kube.all("Event", self.namespace)
+        mine = [e for e in events if e["involvedObject"].get("name") == self.name]
+        return sorted(mine, key=lambda event: event["metadata"]["creationTimestamp"])
+
+    def condition(self, kind: str) -> JSON:
+        """Return a condition, empty where it is not set."""
+        conditions: list[JSON] = self.status.get("conditions", [])
+        return next((c for c in conditions if c["type"] == kind), {})
+
+    def patch(self, **spec: Any) -> None:
+        """Change fields of the spec."""
+        self.kube.patch(api.KIND, self.namespace, self.name, {"spec": spec})
+
+    def delete(self) -> None:
+        """Delete the run as `kubectl delete` does."""
+        self.kube.delete(api.KIND, self.namespace, self.name)
+
+    def until(self, is_so: Callable[[JSON], object], *, within: float, what: str) -> JSON:
+        """Wait until something is so of the status, and return the status."""
+
+        def found() -> JSON | None:
+            status = self.status
+            return status if status and is_so(status) else None
+
+        return eventually(found, within=within, what=f"{self.name}: {what}", otherwise=self.dump)
+
+    def until_waiting(self, reason: str, *, within: float) -> str:
+        """Wait until `Progressing` has a reason, and return its message."""
+        self.until(
+            lambda _: self.condition("Progressing").get("reason") == reason,
+            within=within,
+            what=f"Progressing with the reason {reason}",
+        )
+        return str(self.condition("Progressing")["message"])
+
+    def until_at(self, unit: str, iteration: int, *, stage: str = "", within: float = 240) -> JSON:
+        """Wait until a unit's pod works, at a stage if one is named, and return the pod.
+
+        A pod that computes works once it has told of its progress: imports are over and there
+        is something to lose.
+        """
+        sign = f'"stage": "{stage}"' if stage else '"progress"'
+
+        def found() -> JSON | None:
+            launch = self.status.get("launch") or {}
+            assert self.outcome is None, f"{self.name} ended before {unit} {iteration}"
+            if (launch.get("unit"), launch.get("iteration", 0)) != (unit, iteration):
+                return None
+            live = [p for p in self.pods_at(unit, iteration) if is_started(p) and is_live(p)]
+            fresh = [p for p in live if "deletionTimestamp" not in p["metadata"]]
+            return next((p for p in fresh if unit in BRIEF or sign in self.kube.log(p)), None)
+
+        what = f"{self.name}: {stage or unit} of iteration {iteration} at work"
+        return eventually(found, within=within, what=what, otherwise=self.dump)
+
+    def pods_at(self, unit: str, iteration: int) -> list[JSON]:
+        """Return the pods of a unit, the latest launch first."""
+        labels = f"{api.LABEL_UNIT}={unit},{api.LABEL_ITERATION}={iteration}"
+        pods = self.kube.all("Pod", self.namespace, f"{self.selector},{labels}")
+        return sorted(pods, key=lambda p: -int(p["metadata"]["labels"][api.LABEL_LAUNCH]))
+
+    @property
+    def outcome(self) -> str | None:
+        """True or False once it is decided, None before."""
+        status = self.condition("Succeeded").get("status")
+        return status if status in ("True", "False") else None
+
+    def until_done(self, *, within: float, succeeded: bool = True) -> JSON:
+        """Wait for the outcome, which must be the expected one, and return the status."""
+        status = self.until(lambda _: self.outcome, within=within, what="an outcome")
+        assert (self.outcome == "True") is succeeded, f"{self.name} ended otherwise\n{self.dump()}"
+        return status
+
+    def until_gone(self, *, within: float) -> None:
+        """Wait until the run is deleted."""
+        eventually(
+            lambda: self.kube.get(api.KIND, self.namespace, self.name) is None,
+            within=within,
+            what=f"{self.name} to be gone",
+            otherwise=self.dump,
+        )
+
+    @property
+    def orphans(self) -> list[str]:
+        """Names of Jobs and pods that live although the run has no launch with them."""
+        launch = self.status.get("launch") or {}
+        job = launch.get("jobName")
+        jobs = [name_of(j) for j in self.jobs if not is_finished(j) and name_of(j) != job]
+        owner = "batch.kubernetes.io/job-name"
+        pods = [p for p in self.pods if is_live(p)]
+        return jobs + [name_of(p) for p in pods if p["metadata"]["labels"].get(owner) != job]
+
+    def dump(self) -> str:
+        """Return what a person would look at first, for the message of a failed test."""
+        return dump(self.kube, self.namespace)
