@@ -11,7 +11,8 @@ RUN := $(BIN)/selfimprove
 MINIATURE := examples/miniature
 
 .DEFAULT_GOAL := help
-.PHONY: help env demo test test-fast check fix bench miniature clean
+CLUSTER ?= $(wildcard ../shared/cluster/cluster)
+.PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -34,11 +35,14 @@ demo: env ## M0 -> M1 -> M2 of the miniature model, then a table and a report
 	$(RUN) run $(MINIATURE)/run.yaml --store $(DEMO)/store
 	$(RUN) report $(MINIATURE)/run.yaml --store $(DEMO)/store --out $(DEMO)
 
-test: env check ## all checks and tests
-	$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+test: env check ## all checks and tests but those that need a cluster
+	$(BIN)/python -m pytest -m "not cluster" --numprocesses 2 --dist loadfile
 
-test-fast: env ## the tests that start no engine and train nothing
-	$(BIN)/python -m pytest -m "not engine and not training and not e2e"
+test-fast: env ## the tests that start no engine, train nothing and need no cluster
+	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
+
+test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
+	$(BIN)/python -m pytest -m cluster tests/cluster
 
 check: env ## lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff format --check .
@@ -51,11 +55,23 @@ fix: env ## format, and fix what the linter can
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
+crds: env ## write crds/ and the chart's copy from the types
+	$(BIN)/python -m selfimprove_operator.crd
+
 bench: env ## tokens a second of generation and training on this machine
 	$(BIN)/python benchmarks/throughput.py
 
+bench-operator: env ## time to the first Job, API calls and memory, on the cluster of KUBECONFIG
+	$(BIN)/python benchmarks/operator.py
+
+kind: images ## a kind cluster with the images and a store, for `make test-cluster`
+	kind create cluster --config tests/cluster/kind.yaml
+	kind load docker-image $(foreach name,operator cpu,localhost/selfimprove-$(name):dev)
+
 miniature: env ## make the miniature world and its M0 again (about 7 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python $(MINIATURE)/make.py
+
+include images/images.mk
 
 clean: ## remove what the targets made, but the environment
 	rm -rf build

@@ -31,6 +31,7 @@ METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
 WARM: Final = [f"warm-{number}" for number in range(CONNECTIONS)]
 """Objects before the others, which open everyone's connections."""
 START_SECONDS: Final = 120
+IDLE_SECONDS: Final = 30
 LONGEST_SECONDS: Final = 900
 QUIET_SHARE: Final = 0.05
 """Share of one core below which a loop counts as quiet."""
@@ -109,7 +110,7 @@ class Trial:
         await until(lambda: len(self.clock.launched) == len(WARM), f"{self.loop.name} to start")
         await until(lambda: _is_quiet(process), f"{self.loop.name} to be quiet")
         try:
-            await until(_is_idle, "most of this machine to be free")
+            await until(_is_idle, "most of this machine to be free", IDLE_SECONDS)
         except TimeoutError as error:
             print(f"{self.loop.name} is measured on a busy machine: {error}", file=sys.stderr)
 

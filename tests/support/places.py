@@ -67,7 +67,7 @@ class Place:
 
     def manifest(self, name: str = "run", **spec: Any) -> JSON:
         """Return the small run of the miniature, with `spec` on top."""
-        storage = {"bucket": self.bucket, "prefix": name, "secretRef": {"name": SECRET}}
+        storage = {"bucket": self.bucket, "prefix": name, "secretRef": {"name": SECRET}, "endpoint": __import__("os").environ["S3_ENDPOINT_FROM_PODS"]}  # TEMP
         return small(self.inputs, name, **merged({"storage": storage}, spec))
 
     def apply(self, name: str = "run", **spec: Any) -> LiveRun:

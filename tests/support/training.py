@@ -10,7 +10,7 @@ import random
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,7 +18,7 @@ import torch
 import transformers
 from pydantic import BaseModel, ConfigDict
 
-from selfimprove_pipeline.artifacts import Message, Pair, ReferenceLogps, lines, rows
+from selfimprove_pipeline.artifacts import File, Message, Pair, ReferenceLogps, lines, rows
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
 
 END_OF_TURN: Final = FIRST_SPECIAL + CHATML_SPECIAL.index("<|im_end|>")
@@ -87,23 +87,33 @@ class FolderVault:
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "reference.jsonl").write_bytes(lines(found))
 
-    def latest_checkpoint(self) -> tuple[str, Callable[[], Path]] | None:
-        """Return the newest folder's label and what copies it, as a download would."""
+    def latest_checkpoint(self) -> tuple[int, str] | None:
+        """Return the newest folder's step and label."""
         found = list(self._folder.glob("step-*"))
         if not found:
             return None
         newest = max(found, key=lambda step: step.stat().st_ctime)
-        copy = self._folder / "fetched" / newest.name.replace("step", "checkpoint")
         label = (self._folder / f"label-{newest.name}").read_text()
-        return label, lambda: Path(shutil.copytree(newest, copy))
+        return int(newest.name.removeprefix("step-")), label
 
-    def save_checkpoint(self, step: int, label: str, folder: Path) -> None:
-        """Copy the folder; it has its name once it is whole."""
-        draft = self._folder / f"draft-{step}"
-        shutil.copytree(folder, draft)
+    def fetch_checkpoint(self, step: int) -> Path:
+        """Copy the folder, as a download would."""
+        copy = self._folder / "fetched" / f"checkpoint-{step:04}"
+        return Path(shutil.copytree(self._folder / f"step-{step:04}", copy))
+
+    def drop_checkpoint(self, step: int) -> None:
+        """Remove what an earlier training of another label has left."""
         shutil.rmtree(self._folder / f"step-{step:04}", ignore_errors=True)
+
+    def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
+        """Copy the folder; it does not count yet."""
+        shutil.copytree(folder, self._folder / f"draft-{step}")
+        return ()
+
+    def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:
+        """Give the folder its name."""
         (self._folder / f"label-step-{step:04}").write_text(label)
-        draft.rename(self._folder / f"step-{step:04}")
+        (self._folder / f"draft-{step}").rename(self._folder / f"step-{step:04}")
 
 
 def tied_qwen2(folder: Path, *, seed: int = 0) -> Path:

@@ -1,14 +1,12 @@
 """A killed training goes on from its last checkpoint as if nothing had happened."""
 
 import hashlib
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfimprove_pipeline.artifacts import ReferenceLogps, rows
-from selfimprove_pipeline.train.checkpoints import resumable
-from support.training import FolderVault, metrics
+from support.training import metrics
 
 pytestmark = pytest.mark.training
 
@@ -47,18 +45,6 @@ def test_checkpoint_of_another_world_size_is_refused(world: Any) -> None:
     assert "world=1 zero=2" in said[0]
     assert "found one of world=2 zero=2" in said[0]
     assert _steps(result)[0] == "step 1/5"
-
-
-def test_checkpoint_is_fetched_if_its_label_fits(tmp_path: Path) -> None:
-    """Gigabytes that cannot be resumed stay where they are."""
-    (tmp_path / "made").mkdir()
-    vault = FolderVault(tmp_path / "vault")
-    vault.save_checkpoint(3, "world=1", tmp_path / "made")
-    fetched = tmp_path / "vault" / "fetched" / "checkpoint-0003"
-    assert resumable(vault, "world=2") is None
-    assert not fetched.exists()
-    assert resumable(vault, "world=1") == fetched
-    assert fetched.is_dir()
 
 
 def test_reference_is_stored_for_every_trained_pair(world: Any) -> None:

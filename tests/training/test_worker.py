@@ -42,17 +42,17 @@ def test_a_training_without_pairs_is_refused_before_it_starts(tmp_path: Path) ->
         check(setting_with(tmp_path / "none", pairs=0), 0, MODEL)
 
 
-def test_a_checkpoint_of_another_label_is_not_downloaded(tmp_path: Path) -> None:
-    """The store's manifest has the label; only what can be resumed comes to this machine."""
+def test_a_checkpoint_of_another_label_is_not_gone_on_from(tmp_path: Path) -> None:
+    """The store's manifest has the label: gigabytes that cannot be resumed stay where they are."""
     setting = setting_with(tmp_path, pairs=1)
     (target,) = survey(setting.iteration(0, MODEL), setting.repository.manifest)["train"].missing
     (tmp_path / "made").mkdir()
     (tmp_path / "made" / "weights").write_text("some")
     vault = StoreVault(setting.repository, target, target, tmp_path / "scratch")
     assert vault.latest_checkpoint() is None
-    vault.save_checkpoint(3, "world=1", tmp_path / "made")
+    vault.drop_checkpoint(3)
+    vault.finish_checkpoint(3, "world=1", vault.upload_checkpoint(3, tmp_path / "made"))
     assert resumable(vault, "world=2") is None
     assert not (tmp_path / "scratch").exists()
-    folder = resumable(vault, "world=1")
-    assert folder is not None
-    assert (folder / "weights").read_text() == "some"
+    assert resumable(vault, "world=1") == 3
+    assert (vault.fetch_checkpoint(3) / "weights").read_text() == "some"

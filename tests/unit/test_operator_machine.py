@@ -179,7 +179,7 @@ class Clusters(RuleBasedStateMachine):
 
 TestClusters = pytest.mark.timeout(600)(Clusters.TestCase)
 TestClusters.settings = settings(
-    max_examples=60,
+    max_examples=30,
     stateful_step_count=60,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes many minutes

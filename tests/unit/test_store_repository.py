@@ -53,6 +53,13 @@ def commit(repository: Repository, rows: Iterable[Prompt] = PROMPTS, created: st
     )
 
 
+def save(repository: Repository, step: int, folder: Path, label: str, stage: str = "train") -> None:
+    """Keep a checkpoint as the only machine of a training does."""
+    kept = repository.checkpoints(stage, "k1")
+    kept.drop(step)
+    kept.finish(step, label, kept.upload(step, folder))
+
+
 def names(repository: Repository, stage: str = "generate", key: str = "k1") -> list[str]:
     """Return the names of what lies in an artifact's folder."""
     uri = repository.uri(stage, key)
@@ -411,19 +418,20 @@ def test_a_commit_ends_parts_and_checkpoints(repository: Repository, tmp_path: P
     """What was kept for a restart goes when the artifact is there."""
     repository.append_part("generate", "k1", "answers", PROMPTS)
     state = folder_of(tmp_path / "state", optimizer__pt="m")
-    repository.save_checkpoint("generate", "k1", 10, state, "label")
+    save(repository, 10, state, "label", stage="generate")
     commit(repository)
     assert names(repository) == ["drops.jsonl", "manifest.json", "prompts.jsonl"]
 
 
 def test_the_latest_whole_checkpoint_is_found(repository: Repository, tmp_path: Path) -> None:
     """By number and not by name; older ones are gone, and one without a manifest does not count."""
-    assert repository.latest_checkpoint("train", "k1") is None
+    kept = repository.checkpoints("train", "k1")
+    assert kept.latest() is None
     for step in (5, 20, 100):
         state = folder_of(tmp_path / str(step), optimizer__pt=f"m{step}", rng="r")
         (state / "rank0").mkdir()
         (state / "rank0" / "shard.pt").write_text(f"s{step}")
-        repository.save_checkpoint("train", "k1", step, state, f"world-{step}")
+        save(repository, step, state, f"world-{step}")
     prefix = "checkpoints/100/"
     expected = ["manifest.json", "optimizer.pt", "rank0/shard.pt", "rng"]
     assert names(repository, "train") == [prefix + name for name in expected]
@@ -431,11 +439,10 @@ def test_the_latest_whole_checkpoint_is_found(repository: Repository, tmp_path: 
     repository.store.write(f"{uri}200/optimizer.pt", b"half")
     left = repository.store.read(f"{uri}100/manifest.json") or b""
     repository.store.write(f"{uri}20/manifest.json", left.replace(b"100", b"20"))
-    found = repository.latest_checkpoint("train", "k1")
+    found = kept.latest()
     assert found is not None
-    step, label, fetch = found
-    assert (step, label) == (100, "world-100")
-    fetch(tmp_path / "restored")
+    assert (found.step, found.label) == (100, "world-100")
+    kept.fetch(100, tmp_path / "restored")
     assert (tmp_path / "restored" / "optimizer.pt").read_text() == "m100"
     assert (tmp_path / "restored" / "rank0" / "shard.pt").read_text() == "s100"
     assert not (tmp_path / "restored" / "manifest.json").exists()
@@ -448,7 +455,7 @@ def test_a_crash_while_saving_leaves_a_checkpoint(
     """Killed at any point of saving step 2, step 1 or step 2 can be restored, whole."""
     for step in (1, 2):
         folder_of(tmp_path / str(step), a=f"a{step}", b=f"b{step}")
-    repository.save_checkpoint("train", "k1", 1, tmp_path / "1", "one")
+    save(repository, 1, tmp_path / "1", "one")
     crashing = Repository(
         CrashingStore(repository.store, changes),
         bucket=bucket,
@@ -456,16 +463,16 @@ def test_a_crash_while_saving_leaves_a_checkpoint(
         cache=tmp_path / "cache",
     )
     try:
-        crashing.save_checkpoint("train", "k1", 2, tmp_path / "2", "two")
+        save(crashing, 2, tmp_path / "2", "two")
     except Crash:
         assert changes < 5
     else:
         assert changes >= 5
-    found = repository.latest_checkpoint("train", "k1")
+    found = repository.checkpoints("train", "k1").latest()
     assert found is not None
-    step, _, fetch = found
+    step = found.step
     assert step == (2 if changes >= 4 else 1)
-    fetch(tmp_path / "restored")
+    repository.checkpoints("train", "k1").fetch(step, tmp_path / "restored")
     assert (tmp_path / "restored" / "a").read_text() == f"a{step}"
     assert (tmp_path / "restored" / "b").read_text() == f"b{step}"
 
@@ -473,16 +480,15 @@ def test_a_crash_while_saving_leaves_a_checkpoint(
 def test_an_altered_checkpoint_is_an_error(repository: Repository, tmp_path: Path) -> None:
     """A damaged file or manifest of a checkpoint is named and not trained on."""
     state = folder_of(tmp_path / "state", optimizer__pt="momentum")
-    repository.save_checkpoint("train", "k1", 3, state, "label")
-    found = repository.latest_checkpoint("train", "k1")
-    assert found is not None
+    save(repository, 3, state, "label")
+    kept = repository.checkpoints("train", "k1")
     uri = repository.uri("train", "k1") + "checkpoints/3/"
     repository.store.write(f"{uri}optimizer.pt", b"momentun")
     with pytest.raises(ArtifactError, match=rf"{uri}optimizer\.pt"):
-        found[2](tmp_path / "restored")
+        kept.fetch(3, tmp_path / "restored")
     repository.store.write(f"{uri}manifest.json", b"{")
     with pytest.raises(ArtifactError, match=rf"{uri}manifest\.json"):
-        repository.latest_checkpoint("train", "k1")
+        kept.latest()
 
 
 def test_an_index_is_kept_by_namespace_and_name(repository: Repository) -> None:

@@ -155,16 +155,9 @@ def drive(
         draft.say(f"waiting for {current.name} to end")
         return
     outcomes.note_images(draft, unit, current)
-    if any(pod.is_running for pod in current.pods):
-        started = {"state": "Running", "start_time": _started(draft, unit)}
-        outcomes.set_stages(draft, unit, {}, **started)
     waiting.describe(draft, current, observed.facts)
-
-
-def _started(draft: Draft, unit: Unit) -> str:
-    """Return when the unit's stages began to run."""
-    mine = [s for s in draft.status.stages if s.name in outcomes.names(unit)]
-    return next((s.start_time for s in mine if s.start_time), draft.stamp)
+    if any(pod.is_running for pod in current.pods):
+        outcomes.show_running(draft, unit)
 
 
 def is_changed_by_hand(child: Child, run: Run) -> bool:

@@ -18,7 +18,7 @@ from prometheus_client import (
 )
 
 from selfimprove_operator import times
-from selfimprove_operator.api import ConditionType, Status
+from selfimprove_operator.api import ConditionType, Launch, Status
 
 STAGE_SECONDS: Final = (10, 30, 60, 180, 600, 1800, 3600, 7200, 14400, 28800, 86400)
 LOOK_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30)
@@ -108,12 +108,10 @@ class Metrics:
 
     def seen(self, uid: str, status: Status) -> None:
         """Count a run where its status says that it is."""
+        self.gone(uid)
         place = _outcome(status), status.launch.unit if status.launch else "none"
-        before = self._places.get(uid)
-        if before != place:
-            self.gone(uid)
-            self._places[uid] = place
-            self._runs.labels(*place).inc()
+        self._places[uid] = place
+        self._runs.labels(*place).inc()
 
     def gone(self, uid: str) -> None:
         """Count a run no more."""
@@ -126,15 +124,8 @@ class Metrics:
         launch, following = before.launch, after.launch
         if launch is None:
             return
-        is_same = following is not None and (launch.unit, launch.iteration) == (
-            following.unit,
-            following.iteration,
-        )
-        if following is None or not is_same:
-            outcome = "failed" if _holds(after, "Succeeded") == "False" else "succeeded"
-            if launch.start_time is not None:
-                seconds = max(self._clock() - times.seconds(launch.start_time), 0.0)
-                self._stages.labels(launch.unit, outcome).observe(seconds)
+        if following is None or _work(following) != _work(launch):
+            self._ended(launch, after)
             return
         reason = next((c.reason for c in after.conditions if c.type == "Progressing"), "Unknown")
         for cause, count in (
@@ -144,6 +135,17 @@ class Metrics:
         ):
             if count > 0:
                 self._retries.labels(cause, reason).inc(count)
+
+    def _ended(self, launch: Launch, after: Status) -> None:
+        if launch.start_time is None:
+            return
+        outcome = "failed" if _holds(after, "Succeeded") == "False" else "succeeded"
+        seconds = max(self._clock() - times.seconds(launch.start_time), 0.0)
+        self._stages.labels(launch.unit, outcome).observe(seconds)
+
+
+def _work(launch: Launch) -> tuple[str, int]:
+    return launch.unit, launch.iteration
 
 
 def _holds(status: Status, name: ConditionType) -> str:

@@ -62,7 +62,26 @@ def set_stages(draft: Draft, unit: Unit, digests: Mapping[str, str], **fields: A
         if stage.name not in wanted:
             return stage
         more = {"digest": digests[stage.name]} if stage.name in digests else {}
+        if stage.state == "Succeeded" and "completion_time" in fields:
+            more["completion_time"] = stage.completion_time or draft.stamp
         return stage.model_copy(update={**counters, **fields, **more})
+
+    draft.update(stages=tuple(changed(stage) for stage in draft.status.stages))
+
+
+def show_running(draft: Draft, unit: Unit) -> None:
+    """Show a unit's stages as its log tells them: done before the one that runs, open after it."""
+    wanted, current = names(unit), draft.status.stage
+    place = wanted.index(current) if current in wanted else 0
+
+    def changed(stage: StageStatus) -> StageStatus:
+        if stage.name not in wanted[: place + 1]:
+            return stage
+        started = {"start_time": stage.start_time or draft.stamp}
+        if stage.name == wanted[place]:
+            return stage.model_copy(update={**started, "state": "Running"})
+        ended = {"completion_time": stage.completion_time or draft.stamp}
+        return stage.model_copy(update={**started, **ended, "state": "Succeeded"})
 
     draft.update(stages=tuple(changed(stage) for stage in draft.status.stages))
 

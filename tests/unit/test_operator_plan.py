@@ -1,0 +1,408 @@
+"""What the operator decides, one situation at a time, on a cluster in memory."""
+
+import json
+from typing import Any
+
+import pytest
+
+from selfimprove_operator import api
+from support import runs
+from support.machine import NAMESPACE, Machine
+from support.memory_cluster import MemoryCluster
+
+Key = tuple[str, str]
+
+
+def spec(**values: Any) -> dict[str, Any]:
+    made: dict[str, Any] = runs.file(**values)["spec"]
+    return {**made, "storage": {"bucket": "runs", "endpoint": "http://store:9000"}}
+
+
+def started(**values: Any) -> tuple[Machine, Key]:
+    """Return a run whose `check` has been created."""
+    machine = Machine()
+    key = machine.apply("run", spec(**values))
+    machine.settle()
+    return machine, key
+
+
+def at_inference(**values: Any) -> tuple[Machine, Key]:
+    """Return a run whose first inference runs."""
+    machine, key = started(**values)
+    machine.succeed(machine.job())
+    machine.settle()
+    machine.controller.start_pod(NAMESPACE, machine.job())
+    machine.settle()
+    return machine, key
+
+
+def said(machine: Machine, key: Key) -> tuple[str, str, str]:
+    """Return status, reason and message of the outcome."""
+    found = machine.condition(key, "Succeeded")
+    return found.status, found.reason, found.message
+
+
+def error(line: str) -> str:
+    return json.dumps({"contract": "1", "error": line})
+
+
+def verbs(cluster: MemoryCluster, kind: str) -> list[str]:
+    return [call.verb for call in cluster.calls if call.kind == kind]
+
+
+def test_the_status_is_written_before_the_first_child() -> None:
+    """startTime and digest stand in the status before anything is created."""
+    machine, key = started()
+    writes = [c for c in machine.cluster.calls if c.verb in ("create", "patch-status")]
+    assert writes[0].verb == "patch-status"
+    assert [c.kind for c in writes[1:3]] == ["ControllerRevision", "Job"]
+    status = machine.status(key)
+    assert status.start_time
+    assert status.recipe_digest
+
+
+def test_nothing_is_called_when_nothing_changes() -> None:
+    """A run that waits costs no call of the API server, but a look at Events ever more seldom."""
+    machine, _ = started()
+    machine.tick(1)
+    before = len(machine.cluster.calls)
+    machine.settle()
+    assert machine.cluster.calls[before:] == []
+
+
+def test_wrong_input_ends_the_run_with_its_line() -> None:
+    """Exit code 2 is final: no second launch, and the message is what the stage said."""
+    machine, key = started()
+    machine.end(machine.job(), 2, error("spec.prompts.uri: expected es.jsonl, found none"))
+    machine.settle()
+    assert said(machine, key) == (
+        "False",
+        "InputError",
+        "spec.prompts.uri: expected es.jsonl, found none",
+    )
+    machine.tick(10_000)
+    machine.settle()
+    assert machine.jobs() == []
+
+
+@pytest.mark.parametrize("code", [1, 75, 137], ids=["failure", "try again", "killed for memory"])
+def test_a_failure_is_an_attempt_with_a_back_off(code: int) -> None:
+    """The program's own failure is launched again after 10 s, then 20 s, under a new number."""
+    machine, key = at_inference()
+    machine.end(machine.job(), code, error("no answer"))
+    machine.settle()
+    launch = machine.status(key).launch
+    assert launch is not None
+    assert (launch.attempts, launch.disruptions) == (1, 0)
+    assert machine.jobs() == []
+    machine.tick(9)
+    machine.settle()
+    assert machine.jobs() == []
+    machine.tick(2)
+    machine.settle()
+    assert machine.job() == "run-0-inference-1"
+    machine.end(machine.job(), code)
+    machine.settle()
+    machine.tick(19)
+    machine.settle()
+    assert machine.jobs() == []
+    machine.tick(2)
+    machine.settle()
+    assert machine.job() == "run-0-inference-2"
+
+
+@pytest.mark.parametrize("code", [143, 128], ids=["terminated", "not started"])
+def test_what_the_infrastructure_ends_is_no_attempt(code: int) -> None:
+    """SIGTERM and start errors count as disruptions, and the first is relaunched at once."""
+    machine, key = at_inference()
+    machine.end(machine.job(), code)
+    machine.settle()
+    launch = machine.status(key).launch
+    assert launch is not None
+    assert (launch.attempts, launch.disruptions) == (0, 1)
+    assert machine.job() == "run-0-inference-1"
+
+
+def test_an_eviction_is_a_disruption() -> None:
+    """A pod taken by the eviction API is launched again under the next number."""
+    machine, key = at_inference()
+    job = machine.job()
+    (pod,) = machine.controller.pods(NAMESPACE, job)
+    machine.controller.evict(NAMESPACE, pod["metadata"]["name"])
+    machine.controller.finish(NAMESPACE, job, 143)
+    machine.settle()
+    launch = machine.status(key).launch
+    assert launch is not None
+    assert (launch.attempts, launch.disruptions) == (0, 1)
+
+
+def test_a_complete_job_without_its_result_is_launched_again() -> None:
+    """Exit code 0 alone is no success: the digest in the termination message is."""
+    machine, key = at_inference()
+    machine.end(machine.job(), 0)
+    machine.settle()
+    assert machine.job() == "run-0-inference-1"
+    reason = next(e.reason for e in machine.told.events if e.kind == "Warning")
+    assert reason == "ResultLost"
+    assert machine.status(key).iteration == 0
+
+
+def test_a_deleted_job_is_launched_again_and_never_twice() -> None:
+    """A Job that a hand deletes is confirmed to be gone, then launched under the next number."""
+    machine, _ = at_inference()
+    machine.cluster.remove("Job", NAMESPACE, machine.job())
+    machine.settle()
+    assert machine.jobs() == []
+    (pod,) = [p for p in machine.cluster.all("Pod") if p["status"]["phase"] == "Running"]
+    machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
+    machine.settle()
+    assert machine.job() == "run-0-inference-1"
+
+
+def test_the_limit_of_attempts_ends_the_run() -> None:
+    """After `retries.limit` relaunches the outcome is False, with the last line."""
+    machine, key = at_inference(retries={"limit": 1})
+    machine.end(machine.job(), 1, error("out of range"))
+    machine.settle()
+    machine.tick(12)
+    machine.settle()
+    machine.end(machine.job(), 1, error("out of range"))
+    machine.settle()
+    status, reason, message = said(machine, key)
+    assert (status, reason) == ("False", "RetriesExceeded")
+    assert "out of range" in message
+
+
+def test_a_finished_run_starts_nothing_when_its_jobs_go() -> None:
+    """Terminal is absorbing: deleting every finished Job and Pod starts nothing."""
+    machine = Machine()
+    key = machine.apply("run", spec())
+    machine.run_to_end(key)
+    assert said(machine, key)[0] == "True"
+    for job in machine.jobs(live=False):
+        machine.cluster.remove("Job", NAMESPACE, job["metadata"]["name"])
+    machine.settle()
+    machine.tick(600)
+    machine.settle()
+    assert machine.jobs(live=False) == []
+
+
+def test_suspending_frees_the_pods_and_resuming_goes_on() -> None:
+    """`suspend` deletes the launch and says so when its pods are gone; the next one goes on."""
+    machine, key = at_inference()
+    machine.change(key, suspend=True)
+    machine.settle()
+    assert machine.jobs() == []
+    assert machine.condition(key, "Suspended").status != "True"
+    for pod in machine.cluster.all("Pod"):
+        if pod["status"]["phase"] == "Running":
+            machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
+    machine.settle()
+    assert machine.condition(key, "Suspended").status == "True"
+    machine.tick(3600)
+    machine.settle()
+    assert machine.jobs() == []
+    machine.change(key, suspend=False)
+    machine.settle()
+    assert machine.job() == "run-0-inference-1"
+    assert machine.condition(key, "Suspended").status == "False"
+
+
+def test_a_run_that_begins_suspended_is_accepted_and_not_started() -> None:
+    """A suspended run can still be changed: startTime is set when it first runs."""
+    machine, key = started(suspend=True)
+    assert machine.jobs() == []
+    assert machine.status(key).start_time is None
+    assert machine.condition(key, "Suspended").status == "True"
+    machine.change(key, suspend=False)
+    machine.settle()
+    assert machine.job() == "run-0-check-0"
+
+
+@pytest.mark.parametrize(
+    ("deadline", "reason"),
+    [
+        ("runSeconds", "RunDeadlineExceeded"),
+        ("stageSeconds", "StageDeadlineExceeded"),
+        ("startSeconds", "StartDeadlineExceeded"),
+    ],
+)
+def test_a_deadline_ends_the_run_with_its_reason(deadline: str, reason: str) -> None:
+    """Each deadline that passes decides the outcome and ends what still runs."""
+    machine, key = started(deadlines={deadline: 100})
+    machine.tick(99)
+    machine.settle()
+    assert said(machine, key)[0] == "Unknown"
+    machine.tick(2)
+    machine.settle()
+    assert said(machine, key)[:2] == ("False", reason)
+    machine.settle()
+    assert machine.jobs() == []
+
+
+def test_the_start_deadline_stands_still_while_a_launch_runs() -> None:
+    """A pod that came to run is never ended for `startSeconds`."""
+    machine, key = at_inference(deadlines={"startSeconds": 100})
+    machine.tick(500)
+    machine.settle()
+    assert said(machine, key)[0] == "Unknown"
+
+
+def test_waiting_for_quota_starts_no_deadline() -> None:
+    """A launch that Kueue holds says so, and no clock runs until it is admitted."""
+    deadlines = {"runSeconds": 50, "stageSeconds": 50, "startSeconds": 50}
+    machine, key = started(scheduling={"queueName": "gpu"}, deadlines=deadlines)
+    assert machine.condition(key, "QuotaReserved").reason == "WaitingForQuota"
+    machine.tick(1000)
+    machine.settle()
+    assert said(machine, key)[0] == "Unknown"
+    job = machine.cluster.get("Job", NAMESPACE, machine.job())
+    assert job is not None
+    machine.cluster.put({**job, "spec": {**job["spec"], "suspend": False}})
+    machine.settle()
+    assert machine.condition(key, "QuotaReserved").status == "True"
+    machine.tick(51)
+    machine.settle()
+    assert said(machine, key)[0] == "False"
+
+
+@pytest.mark.parametrize(
+    ("reason", "message"),
+    [
+        ("Unschedulable", "0/1 nodes are available: 1 Insufficient nvidia.com/gpu."),
+        ("ImagePullBackOff", 'Back-off pulling image "nowhere:none"'),
+        ("CreateContainerConfigError", 'secret "minio" not found'),
+    ],
+)
+def test_what_a_pod_waits_for_is_said(reason: str, message: str) -> None:
+    """`Progressing` carries reason and message of a pod that does not run."""
+    machine, key = started()
+    pod = machine.controller.add_pod(NAMESPACE, machine.job())
+    machine.controller.hold_pod(NAMESPACE, pod, reason, message)
+    machine.settle()
+    found = machine.condition(key, "Progressing")
+    assert (found.status, found.reason) == ("False", reason)
+    assert message in found.message
+    assert message in (machine.status(key).message or "")
+
+
+def test_why_a_job_has_no_pods_is_read_from_its_events() -> None:
+    """Quota and Pod Security are told in Events alone: they are read after 3 s."""
+    machine, key = started()
+    job = machine.cluster.get("Job", NAMESPACE, machine.job())
+    assert job is not None
+    event = {
+        "apiVersion": "v1",
+        "kind": "Event",
+        "metadata": {"name": "refused", "namespace": NAMESPACE},
+        "involvedObject": {"uid": job["metadata"]["uid"]},
+        "type": "Warning",
+        "reason": "FailedCreate",
+        "message": "Error creating: pods is forbidden: exceeded quota: gpus",
+        "lastTimestamp": "2027-01-15T08:00:00Z",
+    }
+    machine.cluster.add(event)
+    machine.tick(4)
+    machine.settle()
+    found = machine.condition(key, "Progressing")
+    assert found.reason == "FailedCreate"
+    assert "exceeded quota: gpus" in found.message
+
+
+def test_a_time_to_live_deletes_the_run() -> None:
+    """A finished run is deleted when its time is over, and not before."""
+    machine = Machine()
+    key = machine.apply("run", spec(ttlSecondsAfterFinished={"succeeded": 100, "failed": 5}))
+    machine.run_to_end(key)
+    machine.tick(50)
+    machine.settle()
+    assert machine.cluster.get("SelfImproveRun", *key) is not None
+    machine.tick(51)
+    machine.settle()
+    assert machine.cluster.get("SelfImproveRun", *key) is None
+
+
+def delete(machine: Machine, key: Key) -> None:
+    machine.cluster.remove("SelfImproveRun", *key)
+    machine.settle()
+
+
+def test_deleting_a_run_with_its_artifacts_waits_for_their_removal() -> None:
+    """With `deletionPolicy: Delete` a light launch removes the artifacts, then the run goes."""
+    machine, key = at_inference(deletionPolicy="Delete")
+    delete(machine, key)
+    for pod in machine.cluster.all("Pod"):
+        if pod["status"]["phase"] == "Running":
+            machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
+    machine.settle()
+    assert machine.job() == "run-0-delete-0"
+    machine.succeed(machine.job())
+    machine.settle()
+    assert machine.cluster.get("SelfImproveRun", *key) is None
+
+
+def test_a_removal_that_fails_for_ten_minutes_gives_the_run_up() -> None:
+    """The finalizer never holds a run for longer; an Event names what is left."""
+    machine = Machine()
+    key = machine.apply("run", spec(deletionPolicy="Delete"))
+    machine.run_to_end(key)
+    delete(machine, key)
+    for _ in range(40):
+        for job in machine.jobs():
+            machine.end(job["metadata"]["name"], 75, error("no answer"))
+        machine.tick(20)
+        machine.settle()
+    assert machine.cluster.get("SelfImproveRun", *key) is None
+    assert [e.message for e in machine.told.events if e.reason == "ArtifactsLeft"]
+
+
+def test_a_namespace_that_ends_is_not_delayed() -> None:
+    """Where nothing can be created any more the finalizer goes at once."""
+    machine = Machine()
+    key = machine.apply("run", spec(deletionPolicy="Delete"))
+    machine.run_to_end(key)
+    machine.cluster.ending_namespaces.add(NAMESPACE)
+    delete(machine, key)
+    assert machine.cluster.get("SelfImproveRun", *key) is None
+
+
+def test_iterations_may_grow_while_a_run_is_under_way() -> None:
+    """A run whose `iterations` grew goes on where it would have ended."""
+    machine = Machine()
+    key = machine.apply("run", spec(iterations=1))
+
+    def grow(job: str) -> None:
+        if "-1-report-" in job:
+            machine.change(key, iterations=2)
+        machine.succeed(job)
+
+    machine.run_to_end(key, on_job=grow)
+    units = {job["metadata"]["name"] for job in machine.jobs(live=False)}
+    assert "run-1-training-0" in units
+    assert machine.status(key).iteration == 2
+
+
+@pytest.mark.parametrize("number", range(14))
+def test_a_crash_after_any_write_loses_nothing(number: int) -> None:
+    """The process may end before or after any of its writes: each unit still runs once."""
+    machine = Machine()
+    key = machine.apply("run", spec(iterations=1))
+    machine.crash_at(number)
+    machine.run_to_end(key)
+    assert said(machine, key)[0] == "True"
+    names = sorted(job["metadata"]["name"] for job in machine.jobs(live=False))
+    assert names == sorted(
+        f"run-{u}-0" for u in ("0-check", "0-inference", "0-light", "0-training", "1-report")
+    )
+
+
+def test_the_status_stays_small() -> None:
+    """A status never holds more than the numbers of two iterations."""
+    machine = Machine()
+    key = machine.apply("run", spec(iterations=4))
+    machine.run_to_end(key, limit=200)
+    status = machine.status(key)
+    assert len(status.iterations) == 5
+    assert len(status.numbers) <= 2
+    assert status.launch is None
+    assert api.Status.model_validate_json(status.model_dump_json(by_alias=True, exclude_none=True))
