@@ -7,11 +7,11 @@ process can be ended between any two writes.
 import asyncio
 import json
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from selfimprove_operator import api
 from selfimprove_operator.actions import Facts, Tell
-from selfimprove_operator.cluster import Manifest
+from selfimprove_operator.cluster import Kind, Manifest
 from selfimprove_operator.drive import Observed
 from selfimprove_operator.errors import Unavailable
 from selfimprove_operator.index import Index, Key
@@ -23,12 +23,13 @@ from support.job_controller import JobController
 from support.memory_cluster import Call, MemoryCluster, no_fault
 
 NAMESPACE = "team"
+Take = Callable[[Index, Manifest], Key | None]
 DIGEST = "d" * 64
 IMAGES = {"image": "localhost/selfimprove-cpu:dev"}
 SETTINGS = Settings.model_validate_json(
     json.dumps({"pods": {"inference": IMAGES, "training": IMAGES, "light": IMAGES}})
 )
-KINDS = {
+KINDS: dict[str, tuple[Take, Take]] = {
     api.KIND: (Index.put_run, Index.drop_run),
     "Job": (Index.put_job, Index.drop_job),
     "Pod": (Index.put_pod, Index.drop_pod),
@@ -72,7 +73,7 @@ class Operator:
             clock=lambda: machine.now,
         )
         for kind in KINDS:
-            for found in machine.cluster.all(kind):  # type: ignore[arg-type]  # its keys are kinds
+            for found in machine.cluster.all(cast("Kind", kind)):
                 self._take("ADDED", found)
         self.seen = len(machine.cluster.watched)
 

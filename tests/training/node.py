@@ -40,7 +40,8 @@ def one_rank(folder: Path, scratch: Path) -> None:
 
     store = FolderStore(folder / "store")
     repository = Repository(store, bucket="runs", prefix="", cache=scratch / "cache")
-    targets = [Target(name, "", "0" * 32, {}, {}, {}) for name in ("train", "reference")]  # type: ignore[arg-type]
+    target = Target("train", "", "0" * 32, {}, {}, {})
+    reference = Target("reference", "", "0" * 32, {}, {}, {})
     steps = {"checkpointSteps": 2, "globalBatchSize": 8, "zeroStage": 2}
     job = stage.Job(
         model=folder / "M0",
@@ -57,9 +58,9 @@ def one_rank(folder: Path, scratch: Path) -> None:
         while step == 3 and (folder / "held").exists():
             time.sleep(0.05)
 
-    report = stage.run(job, StoreVault(repository, *targets, scratch), on_step=on_step)
+    report = stage.run(job, StoreVault(repository, target, reference, scratch), on_step=on_step)
     if ranks.is_first():
-        manifest = manifest_of(targets[0], counts=report.counts)
+        manifest = manifest_of(target, counts=report.counts)
         repository.commit_folder(manifest, job.output, is_payload=is_model_payload)
 
 

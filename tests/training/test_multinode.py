@@ -22,29 +22,37 @@ NODE = Path(__file__).with_name("node.py")
 PATIENCE = 400
 
 
+def environment_of(count: int, rendezvous: str, number: int = 0) -> dict[str, str]:
+    """Return what an Indexed Job tells its pods."""
+    return {
+        "SELFIMPROVE_NODES": str(count),
+        "SELFIMPROVE_RENDEZVOUS": rendezvous,
+        "SELFIMPROVE_RENDEZVOUS_ID": "job",
+        "JOB_COMPLETION_INDEX": str(number),
+    }
+
+
+def start(folder: Path, processes: int, job: dict[str, str]) -> subprocess.Popen[str]:
+    """Start one machine in a session of its own; its log lies in the folder."""
+    with (folder / f"log-{job['JOB_COMPLETION_INDEX']}.txt").open("w") as log:
+        return subprocess.Popen(
+            [sys.executable, str(NODE), str(folder), str(processes)],
+            env={**training_environment(), **job},
+            stdout=subprocess.PIPE,
+            stderr=log,
+            text=True,
+            start_new_session=True,
+        )
+
+
 @contextmanager
 def machines(folder: Path, count: int, processes: int) -> Iterator[list[subprocess.Popen[str]]]:
     """Start what each of several pods of one Job would start, on the loopback."""
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
-    job = {
-        "SELFIMPROVE_NODES": str(count),
-        "SELFIMPROVE_RENDEZVOUS": f"127.0.0.1:{port}",
-        "SELFIMPROVE_RENDEZVOUS_ID": folder.name,
-    }
+    job = environment_of(count, f"127.0.0.1:{port}")
     started = [
-        subprocess.Popen(
-            [sys.executable, str(NODE), str(folder), str(processes)],
-            env={
-                **training_environment(),
-                **(job if count > 1 else {}),
-                "JOB_COMPLETION_INDEX": str(number),
-            },
-            stdout=subprocess.PIPE,
-            stderr=(folder / f"log-{number}.txt").open("w"),
-            text=True,
-            start_new_session=True,
-        )
+        start(folder, processes, {**job, "JOB_COMPLETION_INDEX": str(number)})
         for number in range(count)
     ]
     try:
@@ -92,10 +100,10 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path: Path) -> No
 
     (both / "held").touch()
     with machines(both, 2, processes=1) as started:
-        wait_for(lambda: (both / "steps").exists(), started[0], "a step")
+        wait_for((both / "steps").exists, started[0], "a step")
         wait_for(lambda: "3" in (both / "steps").read_text(), started[0], "step 3")
         assert checkpoint(both).exists()
-        files = [name for name in checkpoint(both).parent.rglob("*optim_states.pt")]
+        files = list(checkpoint(both).parent.rglob("*optim_states.pt"))
         assert len(files) == 2
         os.killpg(started[1].pid, signal.SIGKILL)
         (both / "held").unlink()
@@ -122,15 +130,9 @@ def test_the_machine_that_fails_says_why_and_the_other_ends_when_it_is_told(
     assert all("expected pairs to train on" in line for _, line in found)
 
 
-def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm(tmp_path: Path) -> None:
+def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm() -> None:
     """The pod of the first machine may never start; the others hold nothing up."""
-    environment = {
-        **training_environment(),
-        "SELFIMPROVE_NODES": "2",
-        "SELFIMPROVE_RENDEZVOUS": "127.0.0.1:9",
-        "SELFIMPROVE_RENDEZVOUS_ID": "job",
-        "JOB_COMPLETION_INDEX": "1",
-    }
+    environment = {**training_environment(), **environment_of(2, "127.0.0.1:9", number=1)}
     program = (
         "import os, signal, sys\n"
         "from selfimprove_pipeline.train import launch, nodes\n"
@@ -148,25 +150,19 @@ def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm(tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
-    ("rendezvous", "own"),
+    ("first", "own"),
     [
-        pytest.param("run-0-training-2-0.run-0-training-2:29500", "run-0-training-2-1.run-0-training-2", id="pods of a Job"),
-        pytest.param("run-0-train-0-ranks-0-0.run-0-train-0:29500", "run-0-train-0-ranks-0-1.run-0-train-0", id="pods of a JobSet"),
-        pytest.param("127.0.0.1:29500", "127.0.0.1", id="one machine"),
+        pytest.param("m-0-train-2-0.m-0-train-2", "m-0-train-2-1.m-0-train-2", id="pods of a Job"),
+        pytest.param("m-0-ranks-0-0.m-0", "m-0-ranks-0-1.m-0", id="pods of a JobSet"),
+        pytest.param("127.0.0.1", "127.0.0.1", id="the loopback"),
     ],
-)  # fmt: skip
-def test_a_machine_knows_its_name_for_the_others(rendezvous: str, own: str) -> None:
-    """Names sort as pods are numbered, so the first pod's rank is 0."""
-    environment = {
-        "SELFIMPROVE_NODES": "2",
-        "SELFIMPROVE_RENDEZVOUS": rendezvous,
-        "SELFIMPROVE_RENDEZVOUS_ID": "job",
-        "JOB_COMPLETION_INDEX": "1",
-    }
-    found = nodes_of(environment)
+)
+def test_a_machine_knows_its_name_for_the_others(first: str, own: str) -> None:
+    """Torchrun orders the ranks by these names, so the first pod's rank is 0."""
+    found = nodes_of(environment_of(2, f"{first}:29500", number=1))
     assert found is not None
-    assert found.own_host == own
-    assert f"--rdzv-endpoint={rendezvous}" in found.torchrun()
+    assert (found.host, found.own_host) == (first, own)
+    assert f"--rdzv-endpoint={first}:29500" in found.torchrun()
 
 
 def test_one_machine_needs_no_rendezvous() -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, Phase, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from typing_extensions import override
 
 from selfimprove_operator import api
 from selfimprove_operator.cluster import Manifest
@@ -104,10 +105,10 @@ class Clusters(RuleBasedStateMachine):
         if self.machine.cluster.get("Job", NAMESPACE, owner) is not None:
             while self.machine.controller.sync(NAMESPACE, owner):
                 pass
-        pod = self.machine.cluster.get("Pod", NAMESPACE, pod["metadata"]["name"])
-        if pod is not None:
-            pod["metadata"]["finalizers"] = []
-            self.machine.cluster.put(pod)
+        left = self.machine.cluster.get("Pod", NAMESPACE, pod["metadata"]["name"])
+        if left is not None:
+            left["metadata"]["finalizers"] = []
+            self.machine.cluster.put(left)
 
     @precondition(lambda self: self.machine.jobs())
     @rule(data=st.data())
@@ -165,6 +166,7 @@ class Clusters(RuleBasedStateMachine):
             assert place >= self.reached, (status.launch, self.reached)
             self.reached = place
 
+    @override
     def teardown(self) -> None:
         if not hasattr(self, "machine"):
             return

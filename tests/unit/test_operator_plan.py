@@ -51,7 +51,7 @@ def verbs(cluster: MemoryCluster, kind: str) -> list[str]:
 
 
 def test_the_status_is_written_before_the_first_child() -> None:
-    """startTime and digest stand in the status before anything is created."""
+    """Start time and digest stand in the status before anything is created."""
     machine, key = started()
     writes = [c for c in machine.cluster.calls if c.verb in ("create", "patch-status")]
     assert writes[0].verb == "patch-status"
