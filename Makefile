@@ -65,8 +65,11 @@ bench-operator: env ## time to the first Job, API calls and memory, on the clust
 	$(BIN)/python benchmarks/operator.py
 
 kind: images ## a kind cluster with the images and a store, for `make test-cluster`
-	kind create cluster --config tests/cluster/kind.yaml
+	kind create cluster --config tests/cluster/kind.yaml $(if $(KUBERNETES),--image kindest/node:v$(KUBERNETES).0)
 	kind load docker-image $(foreach name,operator cpu,localhost/selfimprove-$(name):dev)
+	kubectl apply -f examples/minio/minio.yaml
+	kubectl -n minio patch service minio --patch '{"spec": {"type": "NodePort", "ports": [{"port": 9000, "nodePort": 30900}]}}'
+	kubectl -n minio rollout status deployment/minio
 
 miniature: env ## make the miniature world and its M0 again (about 7 minutes)
 	OMP_NUM_THREADS=1 $(BIN)/python $(MINIATURE)/make.py

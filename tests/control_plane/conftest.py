@@ -23,6 +23,10 @@ def served(control_plane: ControlPlane) -> ControlPlane:
     definition = str(crd.TARGET)
     made = control_plane.kubectl("create", "-f", definition)
     assert made.rc == 0, made.stderr
-    waited = control_plane.kubectl("wait", "--for=condition=Established", "-f", definition)
+    # --for=condition fails where the definition has no conditions yet.
+    established = '{.status.conditions[?(@.type=="Established")].status}=True'
+    waited = control_plane.kubectl(
+        "wait", f"--for=jsonpath={established}", "--timeout=60s", "-f", definition
+    )
     assert waited.rc == 0, waited.stderr
     return control_plane
