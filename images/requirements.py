@@ -7,6 +7,8 @@ list to what the packages say of each other. The GPU images have locks of their 
 `make images-resolve` writes with this script. Needs nothing but Python.
 """
 
+# ruff: noqa: INP001  a program of its own
+
 import json
 import re
 import sys

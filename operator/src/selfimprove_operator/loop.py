@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, Protocol
 
-from selfimprove_operator import api, jobs, looks, network, plan, snapshot, units
+from selfimprove_operator import api, jobs, looks, network, observed, plan, snapshot, units
 from selfimprove_operator.actions import (
     Action,
     Confirm,
@@ -70,13 +70,13 @@ class Loop:
 
     async def reconcile(self, key: Key) -> float | None:
         """Take one run one step further; return the seconds until the clock may change it."""
-        observed = self.index.observed(key, self.facts)
-        if observed is None:
+        seen = self.index.observed(key, self.facts)
+        if seen is None:
             self._forget()
             return None
         take = partial(snapshot.take, settings=self.settings, multi_node=self.multi_node)
-        decision = plan.decide(observed, take, self.clock())
-        run, is_fresh = observed.run, False
+        decision = plan.decide(seen, take, self.clock())
+        run, is_fresh = seen.run, False
         try:
             if decision.status != run.status:
                 run, is_fresh = await self._write(run, decision.status), True
@@ -133,7 +133,7 @@ class Loop:
 
     async def _create(self, run: Run, *, is_fresh: bool) -> None:
         """Create the run's launch, if the run is still at it."""
-        if not is_fresh and not await self._is_current(run):
+        if not is_fresh and not (await self._is_current(run) and await self._is_alone(run)):
             return
         try:
             for manifest in await self._manifests(run):
@@ -152,6 +152,19 @@ class Loop:
             return True
         await self._read_again(run.key)
         return False
+
+    async def _is_alone(self, run: Run) -> bool:
+        """Return whether no pod of an earlier launch is left; the index may not know yet."""
+        launch = run.status.launch
+        if launch is None or launch.number == 0:
+            return True
+        bodies = await self.cluster.pods_of(run.namespace, run.uid)
+        left = [b for b in bodies if not (_is_of(launch, b) or observed.pod(b).is_finished)]
+        for body in left:
+            self.index.put_pod(body)
+        if left:
+            self.again(run.key)
+        return not left
 
     async def _own(self, run: Run, wanted: Manifest, found: Manifest) -> None:
         """Note a Job that was created; one that another run left in its place is in the way."""
@@ -280,6 +293,13 @@ class Loop:
         """Drop the facts of runs that are gone."""
         for uid in [uid for uid in self.facts if self.index.key_of(uid) is None]:
             del self.facts[uid]
+
+
+def _is_of(launch: api.Launch, pod: Manifest) -> bool:
+    """Return whether a pod belongs to a launch, by its labels."""
+    labels = pod["metadata"].get("labels", {})
+    found = (labels.get(name) for name in (api.LABEL_UNIT, api.LABEL_ITERATION, api.LABEL_LAUNCH))
+    return tuple(found) == (launch.unit, str(launch.iteration), str(launch.number))
 
 
 def _dumped(status: api.Status) -> dict[str, Any]:
