@@ -331,6 +331,7 @@ import sys
 from pathlib import Path
 from selfimprove_pipeline.engine import Request
 from selfimprove_pipeline.engine.vllm_engine import start
+from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.recipe.sampling import Inference
 
 engine = start(
@@ -340,8 +341,12 @@ engine = start(
     stop_token_ids=(),
 )
 rows = (Request(key=str(row), group="", prompt=(1, 2), max_tokens=50) for row in range(10**6))
-for completion in engine.complete(rows):
-    print(completion.key, flush=True)
+try:
+    for completion in engine.complete(rows):
+        print(completion.key, flush=True)
+except SelfImproveError as error:
+    print(error, flush=True)
+    sys.exit(error.exit_code)
 """
 
 
@@ -384,10 +389,11 @@ def test_workers_die_with_the_engine(two_workers: subprocess.Popen[str]) -> None
 
 @vllm
 def test_the_end_of_a_worker_is_an_error(two_workers: subprocess.Popen[str]) -> None:
-    """A worker that is killed, for memory say, ends `complete` with an error, and nothing hangs."""
+    """A worker that is killed, for memory say, ends `complete` with a line that says so."""
     descendants, workers = workers_of(two_workers)
     workers[1].kill()
     assert two_workers.stdout is not None
-    two_workers.stdout.read()
+    last = two_workers.stdout.read().splitlines()[-1]
     assert two_workers.wait() == 1
+    assert "found one killed, most likely for lack of memory" in last
     assert left_after_five_seconds(descendants) == []

@@ -1,6 +1,7 @@
 """Look where no watch event tells: into a pod's log, and at the Events about what does not run.
 
-A look that fails brings nothing new and costs nothing but the look.
+A look at progress or Events that fails brings nothing new and costs nothing but the look. The
+numbers of a stage are read once: an API server that does not answer is asked again.
 """
 
 import json
@@ -27,7 +28,7 @@ async def look(cluster: ClusterApi, run: Run, what: Look, facts: Facts, now: flo
             found = _progress(line, facts.progress.get(pod.uid), now)
             return replace(facts, progress={pod.uid: found})
         case ReadNumbers(job_uid, pod):
-            line = await _line(cluster, run.namespace, pod.name, NUMBERS_BYTES)
+            line = await cluster.last_log_line(run.namespace, pod.name, NUMBERS_BYTES)
             told = _event(line, "numbers")
             return replace(facts, numbers={job_uid: told})
         case ReadEvents(uid):

@@ -68,6 +68,7 @@ class Process:
     seen: dict[Kind, float] = field(default_factory=dict)
     """seen is when a watch last told something, by kind."""
     young: dict[Kind, Mapping[str, Difference]] = field(default_factory=dict)
+    tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_deaf: bool = False
     """isDeaf: a watch has lost something, and a new process is to take over."""
 
@@ -99,7 +100,13 @@ class Process:
         self.stack.push_async_callback(self.cluster.close)
         await self.stack.enter_async_context(served)
         for work in (self.queue.work(WORKERS), self.reporter.post(), self._resync()):
-            self.stack.callback(asyncio.create_task(work).cancel)
+            self.tasks.append(asyncio.create_task(work))
+        self.stack.push_async_callback(self._end_tasks)
+
+    async def _end_tasks(self) -> None:
+        for task in self.tasks:
+            task.cancel()
+        await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def stop(self) -> None:
         """End the work; what was begun is finished by the next process."""
@@ -137,9 +144,11 @@ class Process:
         return time.time() - self.seen[kind] if kind in self.seen else 0.0
 
     def _live(self) -> str | None:
-        return (
-            "a watch has lost events; a new process lists everything anew" if self.is_deaf else None
-        )
+        if self.is_deaf:
+            return "a watch has lost events; a new process lists everything anew"
+        if any(task.done() for task in self.tasks):
+            return "a task of the operator has ended; see its log"
+        return None
 
     def _ready(self) -> str | None:
         return None

@@ -9,7 +9,9 @@ the environment when it is imported, so it is imported when an engine starts.
 import dataclasses
 import gc
 import json
+import multiprocessing
 import os
+import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from selfimprove_pipeline.artifacts import FinishReason
 from selfimprove_pipeline.engine import Completion, Engine, Request
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.recipe.sampling import Inference
 
 if TYPE_CHECKING:
@@ -86,6 +88,7 @@ class VllmEngine:
         self._max_model_len: int = engine.vllm_config.model_config.max_model_len
         self._stop_token_ids = list(stop_token_ids)
         self._start_seconds = start_seconds
+        self._workers = multiprocessing.active_children()
 
     @property
     def start_seconds(self) -> float:
@@ -120,7 +123,7 @@ class VllmEngine:
                         unfinished[request.key] = request
                 if not unfinished:
                     return
-                for output in engine.step():
+                for output in self._step(engine):
                     yield _completion(unfinished.pop(output.request_id), output)
         finally:
             engine.abort_request(list(unfinished))
@@ -136,6 +139,19 @@ class VllmEngine:
         gc.collect()
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
+
+    def _step(self, engine: "LLMEngine") -> "Sequence[RequestOutput]":
+        """Return what one step has finished; say so if a worker process was killed meanwhile."""
+        try:
+            return cast("Sequence[RequestOutput]", engine.step())
+        except Exception as error:
+            if all(worker.exitcode != -signal.SIGKILL for worker in self._workers):
+                raise
+            msg = (
+                "expected vLLM's worker processes to live, found one killed, most likely for lack "
+                "of memory; give the pod more, or lower inference.gpuMemoryUtilization"
+            )
+            raise SelfImproveError(msg) from error
 
     def _running(self) -> "LLMEngine":
         if self._engine is None:
