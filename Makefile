@@ -49,7 +49,7 @@ check: env ## lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md docs pipeline tests examples benchmarks
+	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md charts docs images operator pipeline tests examples benchmarks
 
 fix: env ## format, and fix what the linter can
 	$(BIN)/ruff format .

@@ -136,7 +136,7 @@ def test_artifacts_that_cannot_be_removed_are_named(here: Place) -> None:
         **(TINY | {"deletionPolicy": "Delete", "suspend": False}),
         pods={"light": {"image": "localhost/nothing:1"}},
     )
-    run.until(lambda s: s.get("startTime"), within=20, what="accepted")
+    run.until(lambda _: run.jobs, within=20, what="a first Job")
     run.delete()
     run.until(lambda s: (s.get("launch") or {}).get("unit") == "delete", within=30, what="deleting")
     run.patch(deletionPolicy="Retain")

@@ -6,6 +6,7 @@ through the official client, without its model classes. Neighbours: `live_runs` 
 """
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -31,6 +32,8 @@ PATHS: Final[Mapping[str, tuple[str, str]]] = {
 }
 PAUSE: Final = 0.25
 """Seconds between two looks."""
+PATIENCE: Final = float(os.environ.get("SELFIMPROVE_TEST_PATIENCE", "1"))
+"""Factor on the seconds of every wait, for a machine that has much else to do."""
 
 
 def eventually(
@@ -44,7 +47,7 @@ def eventually(
 
     An API server that does not answer is one more reason to look again.
     """
-    deadline = time.monotonic() + within
+    deadline = time.monotonic() + within * PATIENCE
     while True:
         try:
             if value := found():
@@ -52,7 +55,7 @@ def eventually(
         except urllib3.exceptions.HTTPError:
             pass
         if time.monotonic() > deadline:
-            message = f"waited {within:.0f} s for {what}\n{otherwise()}"
+            message = f"waited {within * PATIENCE:.0f} s for {what}\n{otherwise()}"
             raise AssertionError(message)
         time.sleep(PAUSE)
 

@@ -8,6 +8,8 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,11 +52,16 @@ def helm(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run([program, *arguments], capture_output=True, text=True, check=False)
 
 
-def render(*options: str, chart: Path = CHART) -> list[Object]:
+def render(*options: str) -> list[Object]:
     """Return all objects that the chart makes."""
-    done = helm("template", "selfimprove", str(chart), "--namespace", "default", *options)
+    return deepcopy(_rendered(*options))
+
+
+@cache
+def _rendered(*options: str) -> list[Object]:
+    done = helm("template", "selfimprove", str(CHART), "--namespace", "default", *options)
     assert done.returncode == 0, done.stderr
-    return [found for found in yaml.safe_load_all(done.stdout) if found]
+    return [found for found in yaml.load_all(done.stdout, yaml.CSafeLoader) if found]
 
 
 def of_kind(objects: Iterable[Object], kind: str) -> list[Object]:

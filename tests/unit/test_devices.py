@@ -24,13 +24,10 @@ def test_gpus_are_counted_as_a_process_would_see_them(
 def test_the_toolchain_names_what_makes_other_bits() -> None:
     """Device, world size and versions; threads only where sums depend on them."""
     cpu, gpu = devices.toolchain("vllm", 0), devices.toolchain("transformers", 4)
+    on_cpu, on_gpu = cpu.training or {}, gpu.training or {}
 
-    assert (cpu.training["device"], cpu.training["worldSize"], cpu.training["threads"]) == (
-        "cpu",
-        "1",
-        "1",
-    )
-    assert (gpu.training["device"], gpu.training["worldSize"]) == ("cuda", "4")
-    assert "threads" not in gpu.training
-    assert "vllm" in cpu.inference
-    assert "vllm" not in gpu.inference
+    assert (on_cpu["device"], on_cpu["worldSize"], on_cpu["threads"]) == ("cpu", "1", "1")
+    assert (on_gpu["device"], on_gpu["worldSize"]) == ("cuda", "4")
+    assert "threads" not in on_gpu
+    assert "vllm" in (cpu.inference or {})
+    assert "vllm" not in (gpu.inference or {})

@@ -5,25 +5,33 @@
 import json
 import ssl
 import sys
-import urllib.request
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 RESOURCES = "https://kubernetes.default.svc/apis/selfimprove.dev/v1alpha1"
 
 
 def main(ready: str) -> None:
-    """Fail with the reason, or say what was found."""
-    with urllib.request.urlopen(ready, timeout=10) as answer:
-        print(ready, answer.status)
+    """Say what was found, or fail with what was not."""
+    ask(Request(ready))
+    print("the operator is ready")
     token = (ACCOUNT / "token").read_text()
-    request = urllib.request.Request(RESOURCES, headers={"Authorization": f"Bearer {token}"})
-    context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
-    with urllib.request.urlopen(request, timeout=10, context=context) as answer:
-        served = [resource["name"] for resource in json.load(answer)["resources"]]
-    print(RESOURCES, *served)
+    answer = ask(Request(RESOURCES, headers={"Authorization": f"Bearer {token}"}))
+    served = [resource["name"] for resource in json.loads(answer)["resources"]]
     if "selfimproveruns" not in served:
-        sys.exit("expected selfimproveruns to be served, found other resources")
+        sys.exit(f"{RESOURCES}: expected selfimproveruns, found {', '.join(served)}")
+    print("the API server serves selfimproveruns")
+
+
+def ask(request: Request) -> bytes:
+    """Return what the address answers, or end with a line."""
+    context = ssl.create_default_context(cafile=str(ACCOUNT / "ca.crt"))
+    try:
+        with urlopen(request, timeout=10, context=context) as answer:
+            return bytes(answer.read())
+    except OSError as error:
+        sys.exit(f"{request.full_url}: expected an answer, found {error}")
 
 
 main(sys.argv[1])

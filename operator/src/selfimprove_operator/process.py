@@ -45,7 +45,7 @@ class Listener:
 
     def tell(self, run: Run, event: Tell) -> None:
         """Tell people something about a run."""
-        context = {"namespace": run.namespace, "run": run.name}
+        context = {"namespace": run.namespace, "run": run.name, "stage": run.status.stage}
         log.info("%s: %s", event.reason, event.message, extra=context)
         self.reporter.tell(run, event)
 

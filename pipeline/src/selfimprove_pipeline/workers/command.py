@@ -5,33 +5,36 @@ pod adds what nobody beside it could know: it notes in the run's index and tells
 """
 
 import os
-import shutil
-import sys
-import tempfile
+import time
 from argparse import Namespace
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline import artifacts, devices, ledger, local, machine, outcome, pod, show
-from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.engine import Engine
-from selfimprove_pipeline.errors import InputError, SelfImproveError, error_of
+from selfimprove_pipeline import artifacts, ledger, local, machine, outcome, pod, show
+from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.outcome import Outcome
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.report import publish
-from selfimprove_pipeline.train import launch, nodes
-from selfimprove_pipeline.workers import check, delete, inference, light, training
+from selfimprove_pipeline.train import nodes
+from selfimprove_pipeline.workers import (
+    check,
+    delete,
+    engines,
+    inference,
+    light,
+    rank_processes,
+    training,
+)
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import are_finished
+from selfimprove_pipeline.workers.survey import Survey, are_finished
 
 STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(local.WORKERS)
 """Stages of the workers of an iteration."""
 
-TERMINATED_FROM: Final = 128
-"""Exit codes above this one are 128 + the signal that ended the process."""
+POLL_SECONDS: Final = 5.0
+"""Time between two looks at what the machine of the first rank has committed."""
 
 
 def run(arguments: Namespace, emitter: Emitter) -> int:
@@ -93,9 +96,21 @@ def _in_pod(arguments: Namespace, setting: Setting, emitter: Emitter) -> Outcome
         model = _model(arguments.worker, setting, index)
         pod.note(setting, index, model)
         _stages(arguments, setting, emitter)
-        found = pod.note(setting, index, model)
+        found = _noted(setting, index, model, names)
     local.expect_finished(found, names, f"the {arguments.worker} worker of iteration {index}")
     return pod.outcome_of(setting, index, model, found, names)
+
+
+def _noted(setting: Setting, index: int, model: Model, names: tuple[Stage, ...]) -> Survey:
+    """Return what an iteration has after the work, noted in the index.
+
+    Of several machines that train, one commits; the others' ranks may end before it has.
+    """
+    found = pod.note(setting, index, model)
+    while nodes.count_of(os.environ) > 1 and any(found[name].missing for name in names):
+        time.sleep(POLL_SECONDS)
+        found = pod.note(setting, index, model)
+    return found
 
 
 def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
@@ -104,12 +119,13 @@ def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
     model = _model(arguments.worker, setting, index)
     match arguments.worker:
         case "inference":
-            inference.work(setting, index, model, starter(setting), emitter.progress, names=names)
+            start = engines.starter(setting)
+            inference.work(setting, index, model, start, emitter.progress, names=names)
         case "light":
             light.work(setting, index, model, names=names)
         case "training":
             training.check(setting, index, model)
-            _launch(setting)
+            rank_processes.run(setting)
 
 
 def _model(worker: str, setting: Setting, index: int) -> Model:
@@ -162,71 +178,3 @@ def _delete(arguments: Namespace, emitter: Emitter) -> Outcome:
         "objects": removed.objects,
     }
     return Outcome(removed.digest, arguments.iteration, totals=totals)
-
-
-def starter(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    """Return how the run's engine is started on a model's folder."""
-    return _start_vllm(setting) if setting.engine == "vllm" else _start_transformers(setting)
-
-
-def _start_vllm(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    from selfimprove_pipeline.engine import vllm_engine  # noqa: PLC0415  heavy
-
-    spec = setting.spec
-    return lambda folder, renderer: vllm_engine.start(
-        folder,
-        inference=spec.inference,
-        dtype=spec.inference.dtype or spec.model.dtype,
-        stop_token_ids=renderer.end_of_turn_ids,
-        seed=spec.generation.seed,
-    )
-
-
-def _start_transformers(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    from selfimprove_pipeline.engine import transformers_engine  # noqa: PLC0415  heavy
-
-    spec = setting.spec
-    dtype = spec.inference.dtype or spec.model.dtype
-    return lambda folder, renderer: transformers_engine.TransformersEngine(
-        folder,
-        stop_token_ids=renderer.end_of_turn_ids,
-        dtype="float32" if dtype == "auto" else dtype,
-        max_model_len=spec.inference.max_model_len,
-    )
-
-
-def _launch(setting: Setting) -> None:
-    """Start the ranks of a training with this worker's own arguments."""
-    prefix = f"training-{os.getpid()}-"
-    with tempfile.TemporaryDirectory(prefix=prefix, dir=_scratch(setting)) as scratch:
-        own = [*sys.argv[sys.argv.index("training") + 1 :], "--scratch", scratch]
-        command = ["-m", "selfimprove_pipeline", "worker", "rank", *own]
-        ended = launch.launch(
-            command,
-            processes=devices.ranks(devices.usable_gpus()),
-            nodes=nodes.nodes_of(os.environ),
-        )
-    if ended.code > TERMINATED_FROM:
-        raise SystemExit(ended.code)
-    if ended.code:
-        raise error_of(ended.code, ended.line)
-
-
-def _scratch(setting: Setting) -> Path:
-    """Return the folder for work files, without those that a killed training left behind."""
-    folder = setting.cache / "scratch"
-    folder.mkdir(parents=True, exist_ok=True)
-    for left in folder.glob("training-*"):
-        if not _is_running(int(left.name.split("-")[1])):
-            shutil.rmtree(left, ignore_errors=True)
-    return folder
-
-
-def _is_running(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
