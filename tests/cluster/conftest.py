@@ -70,7 +70,7 @@ def lacking_image(image: str) -> str | None:
     """Return that no node has an image, None if one has."""
     nodes = Kube().ask("GET", "/api/v1/nodes")["items"]
     images = [image for node in nodes for image in node["status"].get("images", ())]
-    is_there = any(image in found.get("names", ()) for found in images)
+    is_there = any(image in (found.get("names") or ()) for found in images)
     return None if is_there else f"expected {image} on a node: make images, then load it"
 
 

@@ -84,7 +84,7 @@ def broken(here: Place, tmp_path_factory: pytest.TempPathFactory) -> str:
     german = folder / "prompts" / "de.jsonl"
     lines = german.read_text().splitlines()
     german.write_text("\n".join([*lines[:2], '{"id": "3", "prompt": ', *lines[3:]]))
-    uri = f"s3://{here.server.make_bucket()}"
+    uri = f"s3://{here.server.make_bucket()}/broken"
     cli = Cli(folder / "store", folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in here.server.environment().items():

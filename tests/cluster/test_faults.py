@@ -121,9 +121,9 @@ DISRUPTIONS: Final = {
 def test_suspended_and_resumed_in_every_stage(
     here: Place, witness: Witness, undisturbed: dict[str, str]
 ) -> None:
-    """A suspended run holds no pod and says so; resumed, it comes to the same digests."""
-    run = here.apply("patient")
-    for unit, iteration in UNITS:
+    """A suspended run holds no pod and says so; resumed, it comes to the same M1."""
+    run = here.apply("patient", iterations=1)
+    for unit, iteration in (*UNITS[:4], ("evaluate", 1), ("report", 1)):
         run.until_at(unit, iteration)
         run.patch(suspend=True)
         run.until(
@@ -134,11 +134,11 @@ def test_suspended_and_resumed_in_every_stage(
         assert run.orphans == []
         assert [name_of(job) for job in run.jobs if not is_finished(job)] == []
         run.patch(suspend=False)
-    run.until_done(within=300)
+    status = run.until_done(within=300)
 
     assert witness.wrong == []
     assert run.orphans == []
-    assert digests(here.shown(run)) == undisturbed
+    assert status["iterations"][1]["modelDigest"] == undisturbed["M1"]
 
 
 EDITS: Final[Mapping[str, JSON]] = {

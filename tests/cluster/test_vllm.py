@@ -6,13 +6,13 @@ one that takes a fault in every stage.
 
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
 from support import faults
 from support.faults import Witness
-from support.kube import is_finished, kubectl
+from support.kube import JSON, is_finished, kubectl
 from support.live_runs import LiveRun
 from support.operators import Release, helm
 from support.places import Place, digests, keys, on_this_machine
@@ -34,9 +34,18 @@ def release(
 
 
 @pytest.fixture(scope="module")
+def beside(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Future[JSON]]:
+    """Begin the same file on this machine, which takes as long as on the cluster."""
+    folder = tmp_path_factory.mktemp("beside")
+    with ThreadPoolExecutor(1) as pool:
+        yield pool.submit(on_this_machine, here.manifest(), here.inputs, folder, "vllm")
+
+
+@pytest.fixture(scope="module")
 def finished(
     here: Place,
     release: Release,  # noqa: ARG001  it must be there
+    beside: Future[JSON],  # noqa: ARG001  it runs meanwhile
 ) -> LiveRun:
     """Return a run that went from M0 to M2 undisturbed."""
     with Witness(here.kube, here.namespace) as witness:
@@ -100,12 +109,10 @@ def test_the_store_has_the_models_and_the_report(finished: LiveRun, here: Place)
 
 
 def test_the_same_file_gives_the_same_models_on_one_machine(
-    finished: LiveRun, here: Place, tmp_path: Path
+    finished: LiveRun, here: Place, beside: Future[JSON]
 ) -> None:
     """`selfimprove run` on this machine comes to the same keys, pairs and M2."""
-    body = here.manifest()
-    expected = on_this_machine(body, here.inputs, tmp_path, "vllm")
-    shown = here.shown(finished)
+    shown, expected = here.shown(finished), beside.result()
 
     assert keys(shown) == keys(expected)
     assert digests(shown) == digests(expected)

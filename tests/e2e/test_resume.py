@@ -175,16 +175,7 @@ def test_the_same_file_runs_on_an_s3_server_with_the_same_keys(
         result = cli("run", file, "--engine", "transformers", *chosen)
         assert result.code == 0, result.errors
         shown = cli("show", file, "-o", "json", *chosen)
-        exported = cli(
-            "export",
-            "model",
-            file,
-            *chosen,
-            "--engine",
-            "transformers",
-            "--out",
-            str(tmp_path / "m1"),
-        )
+        exported = cli("export", "model", file, *chosen, "--out", str(tmp_path / "m1"))
     assert exported.code == 0, exported.errors
     status = json.loads(shown.output)
 

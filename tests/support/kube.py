@@ -199,16 +199,3 @@ def name_of(body: JSON) -> str:
     """Return an object's name."""
     name: str = body["metadata"]["name"]
     return name
-
-
-def dump(kube: Kube, namespace: str) -> str:
-    """Return runs, Jobs, pods, Events and the ends of logs of a namespace."""
-    parts = [kubectl("-n", namespace, "get", "sir,jobs,pods", "-o", "wide")]
-    for run in kube.all(api.KIND, namespace):
-        shown = {k: v for k, v in (run.get("status") or {}).items() if k != "numbers"}
-        parts.append(json.dumps({name_of(run): shown}, indent=1))
-    parts.append(kubectl("-n", namespace, "get", "events", "--sort-by=.lastTimestamp"))
-    for pod in kube.all("Pod", namespace):
-        lines = kube.log(pod).splitlines()[-8:]
-        parts.append("\n".join([f"--- log of {name_of(pod)}", *lines]))
-    return "\n".join(parts)

@@ -1,5 +1,6 @@
 """A run on a real cluster, in sentences: until it is at work, until it is done, what is left."""
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
@@ -8,11 +9,11 @@ from selfimprove_operator import api
 from support.kube import (
     JSON,
     Kube,
-    dump,
     eventually,
     is_finished,
     is_live,
     is_started,
+    kubectl,
     name_of,
 )
 
@@ -152,4 +153,13 @@ class LiveRun:
 
     def dump(self) -> str:
         """Return what a person would look at first, for the message of a failed test."""
-        return dump(self.kube, self.namespace)
+        shown = {k: v for k, v in self.status.items() if k not in ("numbers", "stages", "images")}
+        parts = [
+            json.dumps(shown, indent=1),
+            kubectl("-n", self.namespace, "get", "jobs,pods", "-l", self.selector),
+            kubectl("-n", self.namespace, "get", "events", "--sort-by=.lastTimestamp"),
+        ]
+        for pod in self.pods:
+            lines = self.kube.log(pod).splitlines()[-8:]
+            parts.append("\n".join([f"--- log of {name_of(pod)}", *lines]))
+        return "\n".join(parts)

@@ -146,7 +146,8 @@ def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm() -> None:
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "waits\n"
     waiting.terminate()
-    assert waiting.wait(60) == 143
+    waiting.communicate(timeout=60)
+    assert waiting.returncode == 143
 
 
 @pytest.mark.parametrize(

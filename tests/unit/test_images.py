@@ -130,10 +130,13 @@ def test_an_image_is_built_in_stages_on_a_pinned_base(image: str) -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 def test_an_image_runs_unprivileged_behind_an_init(image: str) -> None:
-    """Without an init as process 1 a SIGTERM is ignored, and each deletion takes a minute."""
+    """Without an init as process 1 a SIGTERM is ignored, and each deletion takes a minute.
+
+    Without a name kopf does not start, since the user has no entry in passwd (seen).
+    """
     final = _stages(image)[-1]
 
-    assert "\nUSER 65532:65532\n" in final
+    assert "\nENV USER=selfimprove\nUSER 65532:65532\n" in final
     assert '\nENTRYPOINT ["/usr/bin/tini", "--", ' in final
 
 

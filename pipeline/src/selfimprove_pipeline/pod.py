@@ -33,10 +33,11 @@ ERROR_CHARACTERS: Final = 1500
 
 SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
     "inference": ("inference", "translation", "light"),
-    "training": ("training", "light"),
-    "rank": ("training", "light"),
+    "light": ("light",),
+    "training": ("training",),
+    "rank": ("training",),
 }
-"""Sections of the toolchain that a worker's image has; every image has `light`."""
+"""Sections of the toolchain by which a worker computes; evaluations need `light` as well."""
 
 
 def is_here() -> bool:
@@ -51,7 +52,7 @@ def is_first() -> bool:
 
 def equipped(setting: Setting, worker: str, index: int) -> Setting:
     """Return the setting with what computes an iteration: this pod's part, the rest as noted."""
-    own = SECTIONS.get(worker, ("light",))
+    own = SECTIONS[worker]
     entry = ledger.entry_of(setting, index)
     noted = entry.toolchain if entry else {}
     sections = {
