@@ -7,7 +7,7 @@ is waited for, with its reason in `Progressing`.
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -20,7 +20,7 @@ from support.operators import OperatorProcess
 from support.places import Place, place
 from support.s3 import Server
 
-SHOWN_SECONDS: Final = 20.0
+SHOWN_SECONDS: Final = 10.0
 """Seconds in which a run that waits shows its reason, all of them applied at once."""
 ENDED_SECONDS: Final = 90.0
 """Seconds in which wrong data ends a run; seven checks run on two cores."""
@@ -69,7 +69,7 @@ WRONG: Final = {
     "no-bucket": Wrong(("test-nothing",), {"storage": {"bucket": "test-nothing"}}),
     "model": Wrong(("config.json",), {"model": {"uri": "{broken}/model"}}),
     "template": Wrong(("chat template",), {"model": {"uri": "{broken}/template"}}),
-    "prompts": Wrong(("de.jsonl", "line 3"), {"prompts": {"uri": "{broken}/prompts"}}),
+    "prompts": Wrong(("de.jsonl:3:",), {"prompts": {"uri": "{broken}/prompts"}}),
 }
 
 
@@ -149,7 +149,9 @@ UNCONFINED: Final = {"container.apparmor.security.beta.kubernetes.io/stage": "un
 
 
 @pytest.mark.parametrize("name", [name for name, wrong in WRONG.items() if not wrong.is_final])
-def test_what_a_run_waits_for_is_shown_in_time(runs: dict[str, LiveRun], name: str) -> None:
+def test_what_a_run_waits_for_is_shown_in_time(
+    runs: dict[str, LiveRun], name: str, note: Callable[[str], None]
+) -> None:
     """Progressing has the reason and a line with what to look for; nothing has ended."""
     wrong, run = WRONG[name], runs[name]
     status = run.until(
@@ -163,10 +165,13 @@ def test_what_a_run_waits_for_is_shown_in_time(runs: dict[str, LiveRun], name: s
     assert "\n" not in message
     assert status["message"].endswith(message)
     assert run.outcome is None
+    note(f"{name}: {message}")
 
 
 @pytest.mark.parametrize("name", [name for name, wrong in WRONG.items() if wrong.is_final])
-def test_wrong_data_ends_the_run_by_its_check(runs: dict[str, LiveRun], name: str) -> None:
+def test_wrong_data_ends_the_run_by_its_check(
+    runs: dict[str, LiveRun], name: str, note: Callable[[str], None]
+) -> None:
     """Succeeded is False with one line; no second launch, no pod with a GPU was tried."""
     wrong, run = WRONG[name], runs[name]
     run.until_done(within=ENDED_SECONDS, succeeded=False)
@@ -175,18 +180,22 @@ def test_wrong_data_ends_the_run_by_its_check(runs: dict[str, LiveRun], name: st
     assert (ended["reason"], "\n" in ended["message"]) == ("InputError", False)
     assert all(words in ended["message"] for words in wrong.says), ended["message"]
     assert [name_of(job) for job in run.jobs] == [f"{name}-0-check-0"]
+    note(f"{name}: {ended['message']}")
 
 
 @pytest.mark.parametrize(
     ("name", "words"),
     [("quota", "exceeded quota: none"), ("forbidden", "violates PodSecurity")],
 )
-def test_pods_that_are_refused_are_told_of(runs: dict[str, LiveRun], name: str, words: str) -> None:
+def test_pods_that_are_refused_are_told_of(
+    runs: dict[str, LiveRun], name: str, words: str, note: Callable[[str], None]
+) -> None:
     """Why a Job has no pod is said only in its Events; the run says it too."""
     message = runs[name].until_waiting("FailedCreate", within=SHOWN_SECONDS)
 
     assert words in message
     assert runs[name].outcome is None
+    note(f"{name}: {message}")
 
 
 def test_a_run_comes_to_run_when_what_it_waited_for_is_there(

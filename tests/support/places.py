@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import json
+import os
 import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -67,7 +68,12 @@ class Place:
 
     def manifest(self, name: str = "run", **spec: Any) -> JSON:
         """Return the small run of the miniature, with `spec` on top."""
-        storage = {"bucket": self.bucket, "prefix": name, "secretRef": {"name": SECRET}, "endpoint": __import__("os").environ["S3_ENDPOINT_FROM_PODS"]}  # TEMP
+        storage = {
+            "endpoint": os.environ["S3_ENDPOINT_FROM_PODS"],
+            "bucket": self.bucket,
+            "prefix": name,
+            "secretRef": {"name": SECRET},
+        }
         return small(self.inputs, name, **merged({"storage": storage}, spec))
 
     def apply(self, name: str = "run", **spec: Any) -> LiveRun:
@@ -123,7 +129,7 @@ def place(kube: Kube, server: Server, inputs: str, folder: Path, **labels: str) 
         kube.ask("POST", f"/api/v1/namespaces/{name}/secrets", secret)
         yield Place(kube, name, server.make_bucket(), inputs, server, folder)
     finally:
-        kubectl("delete", "namespace", name, "--timeout=120s")
+        kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
 
 
 def on_this_machine(body: JSON, inputs: str, folder: Path, engine: str) -> JSON:

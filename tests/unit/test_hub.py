@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from threading import Thread
 
 import pytest
@@ -104,3 +105,59 @@ def test_a_hub_that_does_not_answer_is_tried_again_later(online: pytest.MonkeyPa
     online.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(TryAgainError, match="the hub did not answer"):
         hub.download("hf://owner/model", COMMIT)
+
+
+FILES = {"config.json": b'{"model_type": "qwen2"}', "notes.txt": b"no part of a model"}
+
+
+@contextmanager
+def hub_with_files() -> Iterator[str]:
+    """Answer as a hub with one small model."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self._answer(with_body=True)
+
+        def do_HEAD(self) -> None:
+            self._answer(with_body=False)
+
+        def _answer(self, *, with_body: bool) -> None:
+            name = self.path.partition("?")[0].rpartition("/")[2]
+            listed = [
+                {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
+                for path, content in FILES.items()
+            ]
+            body = FILES.get(name, json.dumps(listed).encode())
+            self.send_response(200)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.send_header("x-repo-commit", COMMIT)
+            self.send_header("etag", f'"{name}"')
+            self.end_headers()
+            if with_body:
+                self.wfile.write(body)
+
+        @override
+        def log_message(self, *_: object) -> None:
+            """Keep the tests' output free of requests."""
+
+    server = HTTPServer(("127.0.0.1", 0), Handler)
+    Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_names_and_small_files_are_read_without_a_download(
+    online: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The check of a model costs its configuration, not its weights."""
+    with hub_with_files() as endpoint:
+        online.setattr(constants, "ENDPOINT", endpoint)
+        template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+        online.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
+        online.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+        assert hub.names("hf://owner/model", COMMIT) == ("config.json",)
+        assert hub.read("hf://owner/model", COMMIT, "config.json") == FILES["config.json"]

@@ -55,6 +55,7 @@ def evaluated(**scores: float) -> dict[str, Manifest]:
     ("error", "line"),
     [
         pytest.param(InputError("one\n two"), "one two", id="several lines"),
+        pytest.param(SelfImproveError("x" * 3000), "x" * 1500, id="letters of one byte"),
         pytest.param(SelfImproveError("ü" * 3000), "ü" * 974, id="letters of two bytes"),
         pytest.param(SelfImproveError("\U0001f600" * 3000), "\U0001f600" * 500, id="of four"),
         pytest.param(SelfImproveError('"' * 3000), '"' * 1000, id="escaped ones"),

@@ -65,8 +65,8 @@ COLUMNS: Final[tuple[tuple[str, str, str, int], ...]] = (
     ("Progress", "string", ".status.progress", 0),
     ("Succeeded", "string", '.status.conditions[?(@.type=="Succeeded")].status', 0),
     ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Pairs", "integer", ".status.pairsKept", 1),
-    ("Gain", "string", ".status.lastGain", 1),
+    ("Pairs Kept", "integer", ".status.pairsKept", 1),
+    ("Last Gain", "string", ".status.lastGain", 1),
     ("Message", "string", ".status.message", 1),
 )
 

@@ -64,10 +64,10 @@ def names(uri: str, revision: str | None) -> tuple[str, ...]:
 
 def read(uri: str, revision: str | None, name: str) -> bytes:
     """Return the content of one small file of a model."""
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415  as above
+    from huggingface_hub import HfApi  # noqa: PLC0415  as above
 
     with _errors_of(uri, revision):
-        path = hf_hub_download(uri.removeprefix("hf://"), name, revision=revision)
+        path = HfApi().hf_hub_download(uri.removeprefix("hf://"), name, revision=revision)
         return Path(path).read_bytes()
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.artifacts import INDEX, MANIFEST, Index
+from selfimprove_pipeline.artifacts import MANIFEST, Index
 from selfimprove_pipeline.store.files import remove_empty
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.store.uris import folder_uri
@@ -39,7 +39,7 @@ def work(
 ) -> Removed:
     """Delete a run's artifacts and, last, its own folder; `on_removed` hears of each artifact.
 
-    The index goes last of all: a deletion that was killed is done to its end by another one.
+    The folder has the index: a deletion that was killed is done to its end by another one.
     """
     own = repository.run_uri(namespace, name)
     indexes = repository.indexes()
@@ -49,10 +49,10 @@ def work(
     objects = 0
     removed = tuple(sorted(mine - used))
     for stage, key in removed:
-        count = _remove(repository, repository.uri(stage, key), ends_with=MANIFEST, is_last=False)
+        count = _remove(repository, repository.uri(stage, key))
         on_removed(stage, key, count)
         objects += count
-    objects += _remove(repository, own, ends_with=INDEX, is_last=True)
+    objects += _remove(repository, own)
     return Removed(removed, tuple(sorted(mine & used)), objects)
 
 
@@ -76,16 +76,15 @@ def _started_from(
     return {(stage, key) for stage, key in keys if repository.uri(stage, key) in uris}
 
 
-def _remove(repository: Repository, folder: str, *, ends_with: str, is_last: bool) -> int:
-    """Delete all objects of a folder, one of them first or last, and return their number.
+def _remove(repository: Repository, folder: str) -> int:
+    """Delete all objects of a folder, a manifest first, and return their number.
 
-    A manifest goes first, so that nobody takes what is left for an artifact.
+    Nobody takes what is left for an artifact.
     """
     uris = [entry.uri for entry in repository.store.entries(folder)]
-    special = [uri for uri in uris if uri == folder + ends_with]
-    others = [uri for uri in uris if uri != folder + ends_with]
-    for part in (others, special) if is_last else (special, others):
-        repository.store.delete(part)
+    manifest = folder + MANIFEST
+    repository.store.delete([uri for uri in uris if uri == manifest])
+    repository.store.delete([uri for uri in uris if uri != manifest])
     local = repository.store.local(folder)
     if local is not None:
         remove_empty(local)
