@@ -11,7 +11,7 @@ RUN := $(BIN)/selfimprove
 MINIATURE := examples/miniature
 
 .DEFAULT_GOAL := help
-CLUSTER ?= $(wildcard ../shared/cluster/cluster)
+CLUSTER_TESTS ?= tests/cluster
 .PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
 
 help: ## list the targets
@@ -42,7 +42,7 @@ test-fast: env ## the tests that start no engine, train nothing and need no clus
 	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
 
 test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
-	$(BIN)/python -m pytest -m cluster tests/cluster
+	$(BIN)/python -m pytest -m cluster $(CLUSTER_TESTS)
 
 check: env ## lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff format --check .
