@@ -62,7 +62,7 @@ bench: env ## tokens a second of generation and training on this machine
 	$(BIN)/python benchmarks/throughput.py
 
 bench-operator: env ## time to the first Job, API calls and memory, on the cluster of KUBECONFIG
-	$(BIN)/python benchmarks/operator.py
+	$(BIN)/python benchmarks/control_loop.py
 
 kind: images ## a kind cluster with the images and a store, for `make test-cluster`
 	kind create cluster --config tests/cluster/kind.yaml $(if $(KUBERNETES),--image kindest/node:v$(KUBERNETES).0)

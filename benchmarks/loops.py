@@ -4,11 +4,16 @@ All three get objects that ask for the same kind of pod, one that fits no node. 
 loop is stands in `bare_loop.py`; JobSet's controller is whatever the cluster runs.
 """
 
+import asyncio
+import contextlib
 import json
 import os
+import signal
+import socket
 import sys
+import tempfile
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -113,6 +118,31 @@ class Process:
         return counted
 
 
+@contextlib.asynccontextmanager
+async def started(loop: Loop, namespace: str) -> AsyncIterator[Process]:
+    """Start a loop's process and stop it afterwards; or find the one that runs already."""
+    if loop.command is None:
+        pid = os.environ.get("JOBSET_CONTROLLER_PID")
+        yield Process(int(pid) if pid else None, None)
+        return
+    port = _free_port()
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        with (folder / "log").open("w+") as log:
+            command = loop.command(namespace, port, folder)
+            child = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
+            try:
+                yield Process(child.pid, port)
+            except Exception:
+                log.seek(0)
+                print(log.read()[-4000:], file=sys.stderr)
+                raise
+            finally:
+                if child.returncode is None:
+                    child.send_signal(signal.SIGTERM)
+                await child.wait()
+
+
 def _bare_command(namespace: str, port: int, _: Path) -> Sequence[str]:
     group, version = BARE.group_version.split("/")
     script = Path(__file__).with_name("bare_loop.py")
@@ -131,6 +161,12 @@ def _operator_command(namespace: str, port: int, folder: Path) -> Sequence[str]:
     path.write_text(json.dumps(settings))
     variables = (f"SELFIMPROVE_SETTINGS={path}", f"SELFIMPROVE_PORT={port}")
     return ("env", *variables, sys.executable, "-m", "selfimprove_operator")
+
+
+def _free_port() -> int:
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
 def _run_spec() -> dict[str, Any]:

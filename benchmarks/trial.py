@@ -3,13 +3,9 @@
 import asyncio
 import contextlib
 import json
-import os
 import secrets
-import signal
-import socket
 import statistics
 import sys
-import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -18,16 +14,17 @@ from typing import Final
 
 from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from kubernetes.aio.watch import Watch
-from loops import Loop, Process
+from loops import Loop, Process, started
 
-from selfimprove_operator.errors import Missing
-from selfimprove_operator.transport import CONNECTIONS, Call, Resource, Transport
+from selfimprove_operator.errors import Missing, Unavailable
+from selfimprove_operator.transport import Call, Resource, Transport
 
 JOBS: Final = Resource("batch/v1", "jobs")
 PODS: Final = Resource("v1", "pods")
 NAMESPACES: Final = Resource("v1", "namespaces")
 BACKGROUND: Final = {"propagationPolicy": "Background"}
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
+CONNECTIONS: Final = 16
 WARM: Final = [f"warm-{number}" for number in range(CONNECTIONS)]
 """Objects before the others, which open everyone's connections."""
 START_SECONDS: Final = 120
@@ -158,11 +155,19 @@ class Trial:
 
     async def clean(self) -> None:
         """Delete everything in the namespace, then it, and wait until it is gone."""
-        for resource in (self.loop.resource, JOBS, PODS):
-            await self.transport.ask(Call("delete", resource, self.namespace, body=BACKGROUND))
-        await until(lambda: self._has_none(JOBS, PODS), "all objects to be gone", LONGEST_SECONDS)
+        await until(self._is_deleted, "all objects to be deleted", LONGEST_SECONDS)
+        await until(lambda: self._has_none(JOBS, PODS), "no Jobs and pods", LONGEST_SECONDS)
         await self.transport.ask(Call("delete", NAMESPACES, name=self.namespace, body=BACKGROUND))
         await until(self._is_gone, f"{self.namespace} to be gone", LONGEST_SECONDS)
+
+    async def _is_deleted(self) -> bool:
+        """Delete all objects; False where that took longer than a call may."""
+        try:
+            for resource in (self.loop.resource, JOBS, PODS):
+                await self.transport.ask(Call("delete", resource, self.namespace, body=BACKGROUND))
+        except Unavailable:
+            return False
+        return True
 
     async def _has(self, resource: Resource, number: int) -> bool:
         return await self._count(resource) >= number
@@ -191,7 +196,7 @@ async def measure(transport: Transport, loop: Loop, runs: int) -> Measured:
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     await transport.ask(Call("create", NAMESPACES, body=body))
     try:
-        async with _started(loop, trial.namespace) as process, _watching(trial):
+        async with started(loop, trial.namespace) as process, _watching(trial):
             await trial.warm_up(process)
             return await trial.load(runs, process)
     finally:
@@ -211,31 +216,6 @@ async def until(
             message = f"expected {what} within {seconds:.0f} s, found none"
             raise TimeoutError(message)
         await asyncio.sleep(0.1)
-
-
-@contextlib.asynccontextmanager
-async def _started(loop: Loop, namespace: str) -> AsyncIterator[Process]:
-    """Start a loop's process and stop it afterwards; or find the one that runs already."""
-    if loop.command is None:
-        pid = os.environ.get("JOBSET_CONTROLLER_PID")
-        yield Process(int(pid) if pid else None, None)
-        return
-    port = _free_port()
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        with (folder / "log").open("w+") as log:
-            command = loop.command(namespace, port, folder)
-            child = await asyncio.create_subprocess_exec(*command, stdout=log, stderr=log)
-            try:
-                yield Process(child.pid, port)
-            except (OSError, RuntimeError):
-                log.seek(0)
-                print(log.read()[-4000:], file=sys.stderr)
-                raise
-            finally:
-                if child.returncode is None:
-                    child.send_signal(signal.SIGTERM)
-                await child.wait()
 
 
 @contextlib.asynccontextmanager
@@ -276,12 +256,6 @@ def _ticks() -> tuple[int, int]:
     """Return how long this machine was idle, and how long it was."""
     ticks = [int(word) for word in Path("/proc/stat").read_text().splitlines()[0].split()[1:9]]
     return ticks[3], sum(ticks)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 def _at(ordered: Sequence[float], share: float) -> float:
