@@ -201,7 +201,7 @@ class ImageStatus(Part):
     role: Role
     """role of the pods."""
 
-    image_id: Annotated[str, StringConstraints(max_length=512)]
+    image_id: Annotated[str, StringConstraints(max_length=512)] = Field(alias="imageID")
     """imageID with the digest, as the node reports it."""
 
 

@@ -156,7 +156,7 @@ def note_images(draft: Draft, unit: Unit, child: Child) -> None:
     if found is None:
         return
     images = {image.role: image for image in draft.status.images}
-    images[unit.role] = ImageStatus(role=unit.role, image_id=found[:512])
+    images[unit.role] = ImageStatus(role=unit.role, imageID=found[:512])
     draft.update(images=tuple(images.values()))
 
 
