@@ -188,9 +188,9 @@ def test_a_status_is_written_whole(world: World) -> None:
         "iteration": 1,
         "message": "working",
         "launch": {"unit": "check", "iteration": 0, "startTime": "2027-01-01T00:00:00Z"},
-        "images": [{"role": "light", "imageId": "a"}, {"role": "training", "imageId": "b"}],
+        "images": [{"role": "light", "imageID": "a"}, {"role": "training", "imageID": "b"}],
     }
-    second = {"iteration": 2, "images": [{"role": "light", "imageId": "a"}]}
+    second = {"iteration": 2, "images": [{"role": "light", "imageID": "a"}]}
 
     async def steps(cluster: ClusterApi) -> tuple[Manifest, Manifest, Manifest | None]:
         made = (await cluster.create(run_in(world))).manifest

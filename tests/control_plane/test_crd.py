@@ -246,7 +246,7 @@ def longest_status() -> api.Status:
         "iterations": [{"index": i, **measured, **finished} for i in range(101)],
         "numbers": [{"index": i, "languages": languages} for i in (99, 100)],
         "images": [
-            {"role": role, "imageId": f"registry/image@sha256:{digest}"}
+            {"role": role, "imageID": f"registry/image@sha256:{digest}"}
             for role in ("inference", "training", "light")
         ],
     }
@@ -281,6 +281,6 @@ def test_get_shows_the_columns(served: ControlPlane) -> None:
     header, row = served.kubectl("get", "sir", "shown", "-o", "wide").stdout.splitlines()
 
     assert " ".join(header.split()) == (
-        "NAME ITERATION STAGE PROGRESS SUCCEEDED AGE PAIRS GAIN MESSAGE"
+        "NAME ITERATION STAGE PROGRESS SUCCEEDED AGE PAIRS KEPT LAST GAIN MESSAGE"
     )
     assert row.split()[:4] == ["shown", "1", "train", "3/8"]
