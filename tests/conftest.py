@@ -12,6 +12,9 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("DS_ACCELERATOR", "cpu")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
+# Here alone: pytest refuses plugins of a conftest that it meets while it collects.
+pytest_plugins = ("support.stores",)
+
 REFUSE_SKIPS = "SELFIMPROVE_REFUSE_SKIPS"
 
 

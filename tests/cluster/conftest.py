@@ -19,8 +19,6 @@ from support.operators import OperatorProcess, install_definition
 from support.places import Place, digests, on_this_machine, place, small
 from support.s3 import Server
 
-pytest_plugins = ["support.stores"]
-
 FOLDER: Final = Path(__file__).parent
 STAGES: Final = "localhost/selfimprove-cpu:dev"
 OPERATOR: Final = "localhost/selfimprove-operator:dev"

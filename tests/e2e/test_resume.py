@@ -15,8 +15,6 @@ from support.cli import MINIATURE, Cli, descendants, survivors, wait_for
 from support.s3 import Server
 
 pytestmark = pytest.mark.e2e
-pytest_plugins = ["support.stores"]
-
 SMALL = (
     "iterations=1",
     "prompts.perIteration=130",

@@ -87,9 +87,14 @@ class Operator:
         self.seen = until
 
     def deliver_again(self, back: int) -> None:
-        """Deliver some of the last events a second time, as a new watch does."""
-        for event in self.machine.cluster.watched[max(0, self.seen - back) : self.seen]:
-            if event.object["kind"] in KINDS and event.type != "DELETED":
+        """Deliver some of the last events a second time, as a new watch does.
+
+        It lists first, so that nothing comes back whose end this process has been told.
+        """
+        told = self.machine.cluster.watched[: self.seen]
+        ended = {e.object["metadata"]["uid"] for e in told if e.type == "DELETED"}
+        for event in told[max(0, self.seen - back) :]:
+            if event.object["kind"] in KINDS and event.object["metadata"]["uid"] not in ended:
                 self._take(event.type, event.object)
 
     def reconcile(self, key: Key) -> bool:
@@ -224,9 +229,12 @@ class Machine:
     def run_to_end(
         self, key: Key, limit: int = 80, on_job: Callable[[str], None] | None = None
     ) -> None:
-        """Let everything succeed until the outcome is decided."""
+        """Let everything succeed, and pods that are deleted end, until the outcome is decided."""
         for _ in range(limit):
             self.settle()
+            for pod in self.cluster.all("Pod"):
+                if "deletionTimestamp" in pod["metadata"]:
+                    self.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
             if self.status(key).completion_time:
                 return
             for job in self.jobs():

@@ -1,4 +1,4 @@
-"""Fixtures with each kind of store; test modules load them as `pytest_plugins`.
+"""Fixtures with each kind of store, for all tests (`pytest_plugins` of the conftest).
 
 S3_ENDPOINT, S3_ACCESS_KEY and S3_SECRET_KEY name an S3 server to test against, such as MinIO;
 without them moto's server is started.

@@ -171,8 +171,6 @@ class Clusters(RuleBasedStateMachine):
         if not hasattr(self, "machine"):
             return
         self.machine.change(self.key, suspend=False)
-        for pod in self.ending():
-            self.machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
         self.machine.run_to_end(self.key)
         self.machine.tick(60)
         self.machine.settle()
@@ -181,7 +179,7 @@ class Clusters(RuleBasedStateMachine):
 
 TestClusters = pytest.mark.timeout(600)(Clusters.TestCase)
 TestClusters.settings = settings(
-    max_examples=30,
+    max_examples=300,
     stateful_step_count=60,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes many minutes

@@ -14,8 +14,6 @@ from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.s3 import S3Store
 from support.s3 import Server
 
-pytest_plugins = ("support.stores",)
-
 
 def test_read_returns_what_was_written_last(store: Store, bucket: str) -> None:
     """An object is None before it is written, and replaced whole afterwards."""

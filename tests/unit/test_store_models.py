@@ -13,8 +13,6 @@ from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
 
-pytest_plugins = ("support.stores",)
-
 MODEL = {
     "config.json": b"{}",
     "model-00001-of-00002.safetensors": b"one" * 1000,

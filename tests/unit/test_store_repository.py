@@ -27,8 +27,6 @@ from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
 
-pytest_plugins = ("support.stores",)
-
 PROMPTS = tuple(Prompt(id=str(number), prompt=f"Größe {number}?\u2028") for number in range(5))
 DROPS = (Drop(id="1", language="de", partner="en", reason="empty"),)
 

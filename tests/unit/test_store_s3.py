@@ -19,8 +19,6 @@ from selfimprove_pipeline.store.s3.connection import client
 from selfimprove_pipeline.store.s3.failures import refusal
 from support.s3 import Fault, Proxy, Server, closed_endpoint, make_certificate, proxy
 
-pytest_plugins = ("support.stores",)
-
 SECRET = "secret-that-must-not-be-seen"  # noqa: S105 - it opens nothing
 SIZE = 40 << 20
 TOKENS = """<AssumeRoleWithWebIdentityResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/">
