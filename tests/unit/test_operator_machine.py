@@ -179,7 +179,7 @@ class Clusters(RuleBasedStateMachine):
 
 TestClusters = pytest.mark.timeout(600)(Clusters.TestCase)
 TestClusters.settings = settings(
-    max_examples=300,
+    max_examples=100,
     stateful_step_count=60,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes many minutes
