@@ -55,7 +55,7 @@ def test_the_status_is_written_before_the_first_child() -> None:
     machine, key = started()
     writes = [c for c in machine.cluster.calls if c.verb in ("create", "patch-status")]
     assert writes[0].verb == "patch-status"
-    assert [c.kind for c in writes[1:3]] == ["ControllerRevision", "Job"]
+    assert [c.kind for c in writes[1:3]] == ["Job", "ControllerRevision"]
     status = machine.status(key)
     assert status.start_time
     assert status.recipe_digest
