@@ -231,6 +231,7 @@ def judged(answer: Evaluated) -> str:
     """Say what was found on an answer."""
     marks = {1.0: "right", 0.0: "wrong"}
     found = [] if answer.score is None else [marks.get(answer.score, number(answer.score))]
+    found += [] if answer.extracted is None else [f"read as {answer.extracted}"]
     found += ["wrong language"] if answer.is_off_target else []
     found += ["evasive"] if answer.is_evasive else []
     found += ["empty"] if answer.is_empty else []

@@ -136,7 +136,13 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
         return evaluate.requests(open_rows, language, suite, bench.setting.spec, bench.renderer)
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
-        return evaluate.evaluated(completion, rows[completion.key], language, bench.identify)
+        return evaluate.evaluated(
+            completion,
+            rows[completion.key],
+            language,
+            bench.identify,
+            has_numbers=suite.has_numbers,
+        )
 
     def describe(made: Sequence[Evaluated]) -> dict[str, Mapping[str, float]]:
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
