@@ -125,6 +125,11 @@ BAD = [
     ),
     (
         "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/m, languages: [de, xx]}]}",
+        "spec.evaluation.suites[0].languages[1]: expected a BCP-47 tag such as de or pt-BR, found",
+    ),
+    (
+        "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [&s {name: exactMatch, uri: s3://eval/a}, *s]}",
         "spec.evaluation: expected each suite's name once, found exactMatch, exactMatch",
     ),

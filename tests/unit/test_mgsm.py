@@ -189,17 +189,24 @@ SAID = {
         "Es sind 8 Meter.",
         "Es sind 5 Grad unter null.",
     ],
+    "bn": [
+        "উত্তর হল ১৬।",
+        "৫৬ ডলার",
+        "The library has 875 books that are left in the end.",
+        "৩৭,৫০০ ডলার",
+        "৭.৫ মিটার",  # noqa: RUF001
+        "\N{MINUS SIGN}৫ ডিগ্রি",
+    ],
 }
 """Answers with two mistakes and one refusal; a German question is answered in English twice."""
 
 
-def setting_of(root: Path, **values: object) -> Setting:
+def setting_of(root: Path, **suite: object) -> Setting:
     """Return a run with an mgsm suite, its files and a model in a store."""
     made = run(
         prompts__perIteration=1,
         iterations=1,
-        evaluation={"suites": [{"name": "mgsm", "uri": URI}]},
-        **values,
+        evaluation={"suites": [{"name": "mgsm", "uri": URI, **suite}]},
     )
     store = FolderStore(root / "store")
     for name, content in published("tsv").items():
@@ -257,6 +264,40 @@ def test_the_report_shows_accuracies_with_their_intervals(tmp_path: Path) -> Non
     assert "| M0 | de | 6 | .67 | .33 |" in shown
     assert {sample.gold for sample in story.samples} <= set(GOLD)
     assert "read as " in shown
+
+
+def test_languages_that_are_not_trained_stand_apart(tmp_path: Path) -> None:
+    """They are told from the run's own languages, and leave the mean as it is."""
+    plain = setting_of(tmp_path / "plain")
+    rows_of(plain)
+    (before,) = gather(plain.repository, namespace=None, name="test").suites
+    setting = setting_of(tmp_path / "more", languages=["bn", "en", "es", "de"])
+    rows = rows_of(setting)
+    story = gather(setting.repository, namespace=None, name="test")
+    (suite,) = story.suites
+
+    assert [row.score for row in rows["bn"]] == [1.0] * 6
+    assert [row.is_off_target for row in rows["bn"]] == [False, False, True, False, False, False]
+    assert suite.means == before.means
+    shown = markdown.render(story)
+    assert "| Model | es | de | en | mean of the others |" in shown
+    assert "### Languages that are not trained\n\n| Model | bn |" in shown
+    assert "| M0 | bn | 6 | 1.00 | .17 |" in shown
+    assert "not trained" not in markdown.render(
+        gather(plain.repository, namespace=None, name="test")
+    )
+
+
+def test_a_suite_may_leave_out_languages_of_the_run(tmp_path: Path) -> None:
+    """Without one of the others there is no mean, and none is promised."""
+    setting = setting_of(tmp_path, languages=["en", "de"])
+    assert set(rows_of(setting)) == {"en", "de"}
+    story = gather(setting.repository, namespace=None, name="test")
+
+    assert story.suites[0].means == {}
+    shown = markdown.render(story)
+    assert "| Model | de | en | mean of the others |" in shown
+    assert "1.00 (.61–1.00) | – |" in shown  # noqa: RUF001
 
 
 def test_rows_of_other_suites_know_nothing_of_numbers() -> None:

@@ -186,6 +186,12 @@ class Suite(Part):
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """limit takes the first rows alone. Unset means all."""
 
+    languages: Annotated[
+        Annotated[tuple[Language, ...], Field(min_length=1, max_length=64)] | None,
+        affects("evaluate"),
+    ] = None
+    """languages of the suite, also such as are not trained. Unset means the run's."""
+
     @model_validator(mode="after")
     def _kind_is_known(self) -> Self:
         if self.kind is None and self.name not in SUITE_KINDS:
@@ -193,6 +199,10 @@ class Suite(Part):
             msg = f"expected kind ({kinds}) with the name {self.name}, found none"
             raise ValueError(msg)
         return self
+
+    def languages_in(self, run: Languages) -> tuple[str, ...]:
+        """Return the languages to evaluate in, each once."""
+        return run.all() if self.languages is None else tuple(dict.fromkeys(self.languages))
 
     @property
     def has_numbers(self) -> bool:

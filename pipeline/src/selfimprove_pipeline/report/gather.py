@@ -100,7 +100,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         iterations=spec.iterations,
         models=tuple(_model(iteration) for iteration in _ordered(index)),
         suites=tuple(
-            evaluation.suite_story(suite.name, spec.languages, answers)
+            evaluation.suite_story(suite, spec.languages, answers)
             for suite in spec.evaluation.suites
         ),
         pairs=tuple(_pairs(run)),
@@ -160,7 +160,9 @@ def _gold(run: _Run) -> tuple[Mapping[str, Mapping[str, str]], tuple[str, ...]]:
     gold: dict[str, dict[str, str]] = {}
     for suite in run.spec.evaluation.suites[:1]:
         try:
-            parallel = suites.read(suite, run.spec.languages.all(), run.reader.store.read)
+            parallel = suites.read(
+                suite, suite.languages_in(run.spec.languages), run.reader.store.read
+            )
         except InputError as error:
             return {}, (f"Gold answers could not be read for the samples: {error}",)
         for language, rows in parallel.items():

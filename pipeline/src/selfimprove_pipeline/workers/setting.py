@@ -155,4 +155,4 @@ class Setting:
         return self.repository.fetch_model(model.uri, files=model.files)
 
     def _rows(self, suite: Suite) -> Parallel:
-        return suites.read(suite, self.spec.languages.all(), self.store.read)
+        return suites.read(suite, suite.languages_in(self.spec.languages), self.store.read)
