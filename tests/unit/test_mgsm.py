@@ -288,6 +288,19 @@ def test_languages_that_are_not_trained_stand_apart(tmp_path: Path) -> None:
     )
 
 
+def test_a_suites_own_languages_are_told_apart_in_it_alone(tmp_path: Path) -> None:
+    """A Bengali answer is one where the suite has Bengali, and unknown where nothing has."""
+    setting = setting_of(tmp_path, languages=["en", "bn"])
+    bench = inference.Bench(setting, setting.base, {})
+    (own,) = setting.spec.evaluation.suites
+    other = own.model_copy(update={"languages": None})
+    text = "এখন ট্রামে মোট ষোলো জন যাত্রী আছে বলে মনে হয়।"
+
+    assert bench.identify(own)(text) == "bn"
+    assert bench.identify(own)("Ahora lleva en total dieciséis pasajeros.") == "es"
+    assert bench.identify(other)(text) is None
+
+
 def test_a_suite_may_leave_out_languages_of_the_run(tmp_path: Path) -> None:
     """Without one of the others there is no mean, and none is promised."""
     setting = setting_of(tmp_path, languages=["en", "de"])
