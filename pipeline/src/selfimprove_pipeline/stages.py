@@ -232,7 +232,10 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     values = recipe.fields_of(spec, stage)
     if stage == "evaluate":
         suite = suite_of(part, spec)
-        values |= {f"suite.{path}": value for path, value in recipe.fields_of(suite, stage).items()}
+        own = recipe.fields_of(suite, stage)
+        if suite.languages is None:
+            own.pop("languages")  # the keys are those from before suites had any
+        values |= {f"suite.{path}": value for path, value in own.items()}
     return values
 
 
