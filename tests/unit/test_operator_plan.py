@@ -159,6 +159,31 @@ def test_a_deleted_job_is_launched_again_and_never_twice() -> None:
     assert machine.job() == "run-0-inference-1"
 
 
+@pytest.mark.parametrize("label", [api.LABEL_MANAGED_BY, api.LABEL_RUN_UID, api.LABEL_UNIT])
+def test_a_label_that_a_hand_removes_comes_back(label: str) -> None:
+    """The Job of the launch stays the launch, and is as it was."""
+    machine, key = at_inference()
+    job = machine.jobs()[0]
+    made = dict(job["metadata"]["labels"])
+    del job["metadata"]["labels"][label]
+    machine.cluster.put(job)
+    machine.settle()
+    assert machine.jobs()[0]["metadata"]["labels"] == made
+    launch = machine.status(key).launch
+    assert launch is not None
+    assert launch.number == 0
+
+
+def test_a_job_suspended_by_hand_waits_for_no_quota() -> None:
+    """It goes on at once, and the condition still says that no queue was named."""
+    machine, key = at_inference()
+    job = machine.jobs()[0]
+    machine.cluster.put({**job, "spec": {**job["spec"], "suspend": True}})
+    machine.settle()
+    assert machine.jobs()[0]["spec"]["suspend"] is False
+    assert machine.condition(key, "QuotaReserved").reason == "NotQueued"
+
+
 def test_the_limit_of_attempts_ends_the_run() -> None:
     """After `retries.limit` relaunches the outcome is False, with the last line."""
     machine, key = at_inference(retries={"limit": 1})

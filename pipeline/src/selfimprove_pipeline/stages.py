@@ -91,6 +91,8 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
     """Return what a stage is to make, None while an input's digest or what computes it is open."""
     inputs_by_part = _inputs(stage, iteration, done)
     versions = _versions(stage, iteration.toolchain)
+    if inputs_by_part == {}:
+        return ()
     if inputs_by_part is None or versions is None:
         return None
     return tuple(
