@@ -26,7 +26,7 @@ def test_nothing_is_set_unless_the_file_says_so() -> None:
     assert given(Pods().training) == {}
     assert recipe.Deadlines().run_seconds is None
     assert recipe.Deadlines().node_lost_seconds == 900
-    assert (recipe.Retries().limit, recipe.Retries().disruption_limit) == (3, 20)
+    assert (recipe.Retries().limit, recipe.Retries().disruption_limit) == (6, 20)
     assert recipe.TtlSecondsAfterFinished().failed is None
 
 
