@@ -3,7 +3,8 @@
     make bench-operator                          # needs KUBECONFIG, and nothing else on the cluster
     .venv/bin/python benchmarks/control_loop.py --runs 100 --loops bare operator --json
 
-Each loop gets N objects from 4 connections in a namespace of its own; their pods fit no node.
+Each loop gets N objects in a namespace of its own, one after another as kubectl sends a file, or
+from several --connections; their pods fit no node.
 The time to the first Job runs from sending the object to the Job's event in a watch, both on this
 program's clock: some milliseconds of delivery are in it, and JobSet's webhooks. `accepted` is the
 time of the call that creates the object, `late` how late this program itself woke up. Calls, CPU
@@ -56,7 +57,11 @@ async def _measured(arguments: argparse.Namespace) -> list[Measured]:
         if JOBSET in loops and not await _is_served(transport, JOBSET):
             print("jobset is left out: the cluster serves no JobSets", file=sys.stderr)
             loops.remove(JOBSET)
-        return [await measure(transport, each, runs) for runs in arguments.runs for each in loops]
+        return [
+            await measure(transport, each, runs, arguments.connections)
+            for runs in arguments.runs
+            for each in loops
+        ]
     finally:
         await transport.close()
 
@@ -117,6 +122,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, nargs="+", default=[100, 1000])
     parser.add_argument("--loops", nargs="+", choices=names, default=names)
+    parser.add_argument("--connections", type=int, default=1, help="how many create at once")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     return parser.parse_args()
 

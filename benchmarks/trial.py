@@ -24,8 +24,7 @@ PODS: Final = Resource("v1", "pods")
 NAMESPACES: Final = Resource("v1", "namespaces")
 BACKGROUND: Final = {"propagationPolicy": "Background"}
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-CONNECTIONS: Final = 4
-WARM: Final = [f"warm-{number}" for number in range(CONNECTIONS)]
+WARM: Final = [f"warm-{number}" for number in range(4)]
 """Objects before the others, which open everyone's connections."""
 START_SECONDS: Final = 120
 IDLE_SECONDS: Final = 30
@@ -99,6 +98,7 @@ class Trial:
     transport: Transport
     loop: Loop
     namespace: str
+    connections: int
     clock: Clock = field(default_factory=Clock)
 
     async def warm_up(self, process: Process) -> None:
@@ -141,7 +141,7 @@ class Trial:
 
     async def create(self, names: Sequence[str]) -> None:
         """Create objects from as many connections as there are."""
-        slots = asyncio.Semaphore(CONNECTIONS)
+        slots = asyncio.Semaphore(self.connections)
 
         async def create(name: str) -> None:
             async with slots:
@@ -189,9 +189,9 @@ class Trial:
         return len(found["items"]) + int(found["metadata"].get("remainingItemCount", 0))
 
 
-async def measure(transport: Transport, loop: Loop, runs: int) -> Measured:
+async def measure(transport: Transport, loop: Loop, runs: int, connections: int) -> Measured:
     """Measure a loop, and leave nothing behind."""
-    trial = Trial(transport, loop, f"benchmark-{secrets.token_hex(4)}")
+    trial = Trial(transport, loop, f"benchmark-{secrets.token_hex(4)}", connections)
     metadata = {"name": trial.namespace}
     body = {"apiVersion": "v1", "kind": "Namespace", "metadata": metadata}
     await transport.ask(Call("create", NAMESPACES, body=body))

@@ -92,6 +92,40 @@ def test_a_new_run_goes_before_those_that_wait() -> None:
     assert [key for _, key in looks.began] == [NEW, A, B]
 
 
+def test_others_wait_while_new_runs_arrive() -> None:
+    """A run's second look begins when no new run came for a quarter of a second."""
+    looks = Looks()
+
+    async def steps(queue: Queue) -> None:
+        for _ in range(3):
+            queue.add(NEW, is_new=True)
+            queue.add(A)
+            await asyncio.sleep(0.2)
+
+    play(looks, steps)
+
+    assert [at for at, key in looks.began if key == A] == pytest.approx([0.65])
+    assert [at for at, key in looks.began if key == NEW] == pytest.approx([0.0, 0.2, 0.4])
+
+
+def test_no_run_waits_longer_than_five_seconds_for_new_ones() -> None:
+    """New runs without end do not keep the others from being looked at."""
+    looks = Looks()
+
+    async def steps(queue: Queue) -> None:
+        for number in range(100):
+            queue.add(("default", f"new-{number}"), is_new=True)
+            queue.add(A)
+            await asyncio.sleep(0.2)
+
+    play(looks, steps)
+
+    times = [at for at, key in looks.began if key == A]
+    gaps = [after - before for before, after in zip([0.0, *times], times, strict=False)]
+    assert len(times) == 4
+    assert max(gaps) < 5.5
+
+
 def test_what_happens_during_a_look_is_looked_at_after_it() -> None:
     """An event during a look is not lost, and two of them are one further look."""
     looks = Looks(seconds=2.0)

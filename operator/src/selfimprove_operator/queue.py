@@ -8,6 +8,7 @@ doubling to 60 s; what was asked for during a failing look waits as long.
 import asyncio
 import itertools
 import logging
+import math
 from collections.abc import Awaitable, Callable
 from typing import Final
 
@@ -24,12 +25,16 @@ Done = Callable[[float, bool], None]
 
 FIRST_BACK_OFF_SECONDS: Final = 1.0
 LONGEST_BACK_OFF_SECONDS: Final = 60.0
+BURST_SECONDS: Final = 0.25
+"""New runs belong together while each follows the last one within this time."""
+LONGEST_HOLD_SECONDS: Final = 5.0
 
 
 class Queue:
     """Keys in the order in which they were first put in, and timers for later ones.
 
-    New runs go first: of a thousand at once each starts before one of them is looked at again.
+    New runs go first: while they arrive the others wait, at most 5 s each, so that of a thousand
+    at once each starts before the server is asked to note how the first ones fare.
     """
 
     def __init__(self, look: Look, done: Done) -> None:
@@ -42,6 +47,8 @@ class Queue:
         self._again: set[Key] = set()
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
+        self._held: dict[Key, float] = {}
+        self._newest = -math.inf
 
     @property
     def depth(self) -> int:
@@ -50,9 +57,11 @@ class Queue:
 
     def add(self, key: Key, *, is_new: bool = False) -> None:
         """Have a run looked at as soon as a worker is free, a new one before all others."""
+        if is_new:
+            self._newest = asyncio.get_running_loop().time()
         if key in self._running:
             self._again.add(key)
-        elif key not in self._waiting:
+        elif key not in self._waiting and (is_new or not self._is_held(key)):
             self._waiting.add(key)
             self._ready.put_nowait((not is_new, next(self._count), key))
 
@@ -72,6 +81,16 @@ class Queue:
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())
+
+    def _is_held(self, key: Key) -> bool:
+        """Put a run off while new ones arrive, if it was not put off long enough."""
+        now = asyncio.get_running_loop().time()
+        left = self._newest + BURST_SECONDS - now
+        if left <= 0 or now >= self._held.setdefault(key, now) + LONGEST_HOLD_SECONDS:
+            self._held.pop(key, None)
+            return False
+        self.add_after(key, left)
+        return True
 
     def _due(self, key: Key) -> None:
         del self._timers[key]
