@@ -1,6 +1,7 @@
-"""The result for the terminal: one row a model, one column a language of the first suite.
+"""Tables for the terminal: the result of a run, and any sheet.
 
-The end of `selfimprove run` prints it with rich. Texts are never read as rich's markup.
+The end of `selfimprove run` prints one row a model and one column a language of the first suite;
+`evaluate` and `compare` print sheets. Texts are never read as rich's markup.
 """
 
 from rich import box
@@ -8,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import Story, SuiteStory
 
 
@@ -25,6 +27,18 @@ def terminal(story: Story) -> Table:
     for index in story.planned:
         cells = [_cell(suite, index, language) for language in story.languages]
         table.add_row(wording.model(index), *cells, _mean(suite, index))
+    return table
+
+
+def of_sheet(title: str, sheet: Sheet) -> Table:
+    """Return a sheet as a table."""
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title))
+    for heading in sheet.texts:
+        table.add_column(Text(heading))
+    for heading in sheet.numbers:
+        table.add_column(Text(heading), justify="right")
+    for row in sheet.rows:
+        table.add_row(*map(Text, row))
     return table
 
 
