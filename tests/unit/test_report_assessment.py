@@ -117,7 +117,9 @@ def test_names_are_never_read_as_markup() -> None:
     assert {len(row) for row in sheet.rows} == {len(sheet.texts) + len(sheet.numbers)}
 
     terminal = io.StringIO()
-    Console(width=200, file=terminal).print(table.of_sheet("[red]s", sheet))
+    Console(width=80, file=terminal).print(table.of_sheet("[red]s", sheet))
     assert "[red]s" in terminal.getvalue()
-    assert "mean of 3 languages" in terminal.getvalue()
-    assert ".20 (.13" in terminal.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in terminal.getvalue()
+    assert "mean of 3 " in terminal.getvalue()
+    assert "characters" in terminal.getvalue()
+    assert ".20 (.13\N{EN DASH}.29)" in terminal.getvalue()

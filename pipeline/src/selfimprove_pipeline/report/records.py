@@ -190,7 +190,7 @@ def _verdict(found: Contrast, suite: SuiteContrast) -> str:
 
 
 def _mean_of(count: int) -> str:
-    return f"mean of {count} languages"
+    return f"mean of {count}"
 
 
 def _rates(found: Measured) -> dict[str, Rate]:

@@ -31,12 +31,13 @@ def terminal(story: Story) -> Table:
 
 
 def of_sheet(title: str, sheet: Sheet) -> Table:
-    """Return a sheet as a table."""
-    table = Table(box=box.SIMPLE_HEAD, title=Text(title))
+    """Return a sheet as a table, narrow enough for 80 columns: headings wrap, numbers do not."""
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title), padding=(0, 1, 0, 0), pad_edge=False)
     for heading in sheet.texts:
         table.add_column(Text(heading))
-    for heading in sheet.numbers:
-        table.add_column(Text(heading), justify="right")
+    for place, heading in enumerate(sheet.numbers, start=len(sheet.texts)):
+        texts = [*heading.split(), *(row[place] for row in sheet.rows)]
+        table.add_column(Text(heading), justify="right", width=max(map(len, texts)))
     for row in sheet.rows:
         table.add_row(*map(Text, row))
     return table
