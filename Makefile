@@ -12,6 +12,7 @@ MINIATURE := examples/miniature
 
 .DEFAULT_GOAL := help
 CLUSTER_TESTS ?= tests/cluster
+NONE := test $$? = 5 # pytest found no such test among those that were named
 .PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
 
 help: ## list the targets
@@ -42,7 +43,8 @@ test-fast: env ## the tests that start no engine, train nothing and need no clus
 	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
 
 test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
-	$(BIN)/python -m pytest -m cluster $(CLUSTER_TESTS)
+	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) --numprocesses 2 --dist loadfile || $(NONE)
+	$(BIN)/python -m pytest -m "cluster and alone" $(CLUSTER_TESTS) || $(NONE)
 
 check: env ## lint, types, layers and spelling; changes nothing
 	$(BIN)/ruff format --check .

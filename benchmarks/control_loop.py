@@ -3,7 +3,7 @@
     make bench-operator                          # needs KUBECONFIG, and nothing else on the cluster
     .venv/bin/python benchmarks/control_loop.py --runs 100 --loops bare operator --json
 
-Each loop gets N objects from 16 connections in a namespace of its own; their pods fit no node.
+Each loop gets N objects from 4 connections in a namespace of its own; their pods fit no node.
 The time to the first Job runs from sending the object to the Job's event in a watch, both on this
 program's clock: some milliseconds of delivery are in it, and JobSet's webhooks. `accepted` is the
 time of the call that creates the object, `late` how late this program itself woke up. Calls, CPU

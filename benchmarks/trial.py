@@ -24,7 +24,7 @@ PODS: Final = Resource("v1", "pods")
 NAMESPACES: Final = Resource("v1", "namespaces")
 BACKGROUND: Final = {"propagationPolicy": "Background"}
 METADATA: Final = "application/json;as=PartialObjectMetadata;g=meta.k8s.io;v=v1"
-CONNECTIONS: Final = 16
+CONNECTIONS: Final = 4
 WARM: Final = [f"warm-{number}" for number in range(CONNECTIONS)]
 """Objects before the others, which open everyone's connections."""
 START_SECONDS: Final = 120

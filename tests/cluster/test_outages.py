@@ -16,6 +16,8 @@ from support.kube import JSON
 from support.operators import Release
 from support.places import Place, digests
 
+pytestmark = pytest.mark.alone
+
 API_SERVER_SECONDS: Final = 30
 STORE_SECONDS: Final = 60
 TOO_LITTLE: Final[JSON] = {"requests": {"memory": "96Mi"}, "limits": {"memory": "96Mi"}}

@@ -137,9 +137,11 @@ def applied(text: str) -> bool:
 def quota(namespace: str) -> list[JSON]:
     """Return what makes a queue whose quota is one pod."""
     version = {"apiVersion": "kueue.x-k8s.io/v1beta2"}
-    flavor = {"name": namespace, "resources": [{"name": "pods", "nominalQuota": 1}]}
+    amounts = {"pods": 1, "cpu": 64, "memory": "1Ti", "ephemeral-storage": "1Ti"}
+    resources = [{"name": name, "nominalQuota": amount} for name, amount in amounts.items()]
+    flavor = {"name": namespace, "resources": resources}
     own = {"matchLabels": {"kubernetes.io/metadata.name": namespace}}
-    groups = [{"coveredResources": ["pods"], "flavors": [flavor]}]
+    groups = [{"coveredResources": list(amounts), "flavors": [flavor]}]
     return [
         {**version, "kind": "ResourceFlavor", "metadata": {"name": namespace}},
         {
@@ -163,7 +165,7 @@ def test_a_run_waits_for_quota_without_a_deadline(
 ) -> None:
     """The second run shows QuotaReserved False and no clock of it runs; then it goes on."""
     queued: dict[str, Any] = {**TINY, "scheduling": {"queueName": queue}}
-    first = here.apply("early", **queued, storage={"prefix": "early"})
+    first = here.apply("early", **{**queued, "storage": {"prefix": "early"}})
     first.until_at("inference", 0)
     second = here.apply("late", **queued, deadlines={"startSeconds": 5, "runSeconds": 600})
     second.until(

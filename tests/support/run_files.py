@@ -86,8 +86,13 @@ GOOD: Final = (
     ),
     Row(
         "a suite with its own name",
-        {"evaluation": "{suites: [{name: mgsm, kind: exactMatch, uri: s3://eval/mgsm}]}"},
+        {"evaluation": "{suites: [{name: sums, kind: exactMatch, uri: s3://eval/sums}]}"},
     ),
+    Row(
+        "a suite in languages of its own",
+        {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: [en, ja, sw]}]}"},
+    ),
+    Row("a suite named by its kind", {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m}]}"}),
     Row("a number as an argument", {"inference": "{extraArgs: {max_num_seqs: 8}}"}),
     Row("a fraction as text", {"inference": '{extraArgs: {ratio: "0.5"}}'}),
     Row("a boolean as text", {"chat": '{templateKwargs: {enable_thinking: "false"}}'}),
@@ -244,8 +249,13 @@ BAD: Final = (
     Row("offload with ZeRO 2", {"training": "{offload: all, zeroStage: 2}"}, "spec.training"),
     Row(
         "a suite of no kind",
-        {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/mgsm}]}"},
+        {"evaluation": "{suites: [{name: sums, uri: s3://eval/sums}]}"},
         "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "a suite in no language",
+        {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: []}]}"},
+        "spec.evaluation.suites[0].languages",
     ),
     Row(
         "a suite twice",

@@ -99,6 +99,37 @@ def test_languages_are_those_of_all_suites_english_first(tmp_path: Path) -> None
     assert found.spec.languages.all() == ("en", "de", "es")
 
 
+def test_the_files_of_mgsm_tell_its_languages(tmp_path: Path) -> None:
+    """In each layout of its owners and in ours, under the kind's name or a name of its own."""
+    folder = tmp_path / "store" / "eval" / "mgsm"
+    folder.mkdir()
+    (folder / "mgsm_en.tsv").write_text("One?\t1\n")
+    (folder / "mgsm_sw.jsonl").write_text(json.dumps({"query": "Moja?", "response": "1"}))
+    (folder / "bn.jsonl").write_text(json.dumps({"id": "1", "prompt": "?", "answer": "1"}))
+    (folder / "mgsm_notes.tsv").write_text("")
+    for suite in ("mgsm", "mine:mgsm"):
+        found = measured(tmp_path, "s3://models/m0", f"--suite={suite}=s3://eval/mgsm")
+        name = suite.partition(":")[0]
+
+        assert found.spec.languages.all() == ("en", "bn", "sw")
+        assert set(keys(found)) == {f"{name}.{tag}" for tag in ("en", "bn", "sw")}
+
+
+def test_a_suites_own_languages_come_with_the_recipe(tmp_path: Path) -> None:
+    """They are measured with the keys of the run, also those that it does not train."""
+    suites = "{suites: [{name: exactMatch, uri: s3://eval/questions, languages: [es, en, de]}]}"
+    path = tmp_path / "more.yaml"
+    languages = "{dominant: en, others: [es]}"
+    path.write_text(Row("a run", {**SPEC, "languages": languages, "evaluation": suites}).text)
+    place = {"store": tmp_path / "store", "engine": "vllm", "set": []}
+    run = machine.setting_of(Namespace(file=path, **place))
+    found = measured(tmp_path, "s3://models/m0", "--recipe", str(path))
+
+    assert found.spec.languages.all() == ("en", "es")
+    assert set(keys(found)) == {"exactMatch.es", "exactMatch.en", "exactMatch.de"}
+    assert keys(found) == keys(run)
+
+
 def test_a_suite_may_have_a_name_of_its_own(tmp_path: Path) -> None:
     """NAME:KIND=URI is the suite {name: NAME, kind: KIND}."""
     found = measured(tmp_path, "s3://models/m0", "--suite=mine:exactMatch=s3://eval/questions")
@@ -113,7 +144,11 @@ QUESTIONS = "--suite=exactMatch=s3://eval/questions"
 @pytest.mark.parametrize(
     ("texts", "complaint"),
     [
-        pytest.param(["s3://models/m0"], "--suite: expected KIND=URI", id="no suite"),
+        pytest.param(
+            ["s3://models/m0"],
+            "--suite: expected KIND=URI, KIND one of exactMatch, offTarget, mgsm, found none",
+            id="no suite",
+        ),
         pytest.param(
             ["s3://models/m0", "--suite=exactMatch"],
             "--suite: expected KIND=URI or NAME:KIND=URI, found exactMatch",
@@ -122,7 +157,7 @@ QUESTIONS = "--suite=exactMatch=s3://eval/questions"
         pytest.param(
             ["s3://models/m0", "--suite=mine=s3://eval/questions"],
             "--suite mine=s3://eval/questions: spec.evaluation.suites[0]: expected kind "
-            "(exactMatch or offTarget) with the name mine, found none",
+            "(exactMatch, offTarget or mgsm) with the name mine, found none",
             id="an unknown kind",
         ),
         pytest.param(

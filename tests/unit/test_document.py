@@ -120,8 +120,13 @@ BAD = [
     ),
     (
         "beta: 0.1",
-        "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/mgsm}]}",
-        "spec.evaluation.suites[0]: expected kind (exactMatch or offTarget) with the name mgsm",
+        "beta: 0.1\n  evaluation: {suites: [{name: sums, uri: s3://eval/sums}]}",
+        "suites[0]: expected kind (exactMatch, offTarget or mgsm) with the name sums, found none",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [{name: mgsm, uri: s3://eval/m, languages: [de, xx]}]}",
+        "spec.evaluation.suites[0].languages[1]: expected a BCP-47 tag such as de or pt-BR, found",
     ),
     (
         "beta: 0.1",

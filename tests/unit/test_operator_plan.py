@@ -55,7 +55,7 @@ def test_the_status_is_written_before_the_first_child() -> None:
     machine, key = started()
     writes = [c for c in machine.cluster.calls if c.verb in ("create", "patch-status")]
     assert writes[0].verb == "patch-status"
-    assert [c.kind for c in writes[1:3]] == ["ControllerRevision", "Job"]
+    assert [c.kind for c in writes[1:3]] == ["Job", "ControllerRevision"]
     status = machine.status(key)
     assert status.start_time
     assert status.recipe_digest
@@ -157,6 +157,31 @@ def test_a_deleted_job_is_launched_again_and_never_twice() -> None:
     machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
     machine.settle()
     assert machine.job() == "run-0-inference-1"
+
+
+@pytest.mark.parametrize("label", [api.LABEL_MANAGED_BY, api.LABEL_RUN_UID, api.LABEL_UNIT])
+def test_a_label_that_a_hand_removes_comes_back(label: str) -> None:
+    """The Job of the launch stays the launch, and is as it was."""
+    machine, key = at_inference()
+    job = machine.jobs()[0]
+    made = dict(job["metadata"]["labels"])
+    del job["metadata"]["labels"][label]
+    machine.cluster.put(job)
+    machine.settle()
+    assert machine.jobs()[0]["metadata"]["labels"] == made
+    launch = machine.status(key).launch
+    assert launch is not None
+    assert launch.number == 0
+
+
+def test_a_job_suspended_by_hand_waits_for_no_quota() -> None:
+    """It goes on at once, and the condition still says that no queue was named."""
+    machine, key = at_inference()
+    job = machine.jobs()[0]
+    machine.cluster.put({**job, "spec": {**job["spec"], "suspend": True}})
+    machine.settle()
+    assert machine.jobs()[0]["spec"]["suspend"] is False
+    assert machine.condition(key, "QuotaReserved").reason == "NotQueued"
 
 
 def test_the_limit_of_attempts_ends_the_run() -> None:

@@ -15,6 +15,7 @@ from support import fake_time
 
 A: Key = ("default", "a")
 B: Key = ("default", "b")
+NEW: Key = ("default", "new")
 
 
 @dataclass
@@ -75,6 +76,20 @@ def test_a_run_that_waits_is_put_in_once() -> None:
     play(looks, steps)
 
     assert looks.began == [(0.0, A)]
+
+
+def test_a_new_run_goes_before_those_that_wait() -> None:
+    """However many runs wait for another look, a new one has the next worker."""
+    looks = Looks(seconds=1.0)
+
+    async def steps(queue: Queue) -> None:
+        queue.add(A)
+        queue.add(B)
+        queue.add(NEW, is_new=True)
+
+    play(looks, steps)
+
+    assert [key for _, key in looks.began] == [NEW, A, B]
 
 
 def test_what_happens_during_a_look_is_looked_at_after_it() -> None:

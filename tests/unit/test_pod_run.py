@@ -239,6 +239,21 @@ def test_the_index_tells_what_computed_an_iteration(world: World) -> None:
     assert world.ended["report"].numbers["languages"] == world.ended["last"].numbers["languages"]
 
 
+def test_a_run_without_suites_names_its_last_model(world: World, tmp_path: Path) -> None:
+    """No pod evaluates it, so the report's notes it in the index and tells the operator."""
+    store = shutil.copytree(world.pods.store, tmp_path / "store")
+    pods = replace(world.pods, file=file_of(tmp_path, evaluation={"suites": []}), store=store)
+    for worker in ("check", "inference", "light", "training"):
+        assert pods(worker, 0).code == 0
+    report = pods("report", 1)
+
+    index = Index.of_line((store / "runs" / "runs" / "team.pods" / "index.json").read_bytes())
+    expected = [iteration["model"]["digest"] for iteration in world.alone["iterations"]]
+    assert [entry.model_digest for entry in index.iterations] == expected
+    assert index.iterations[1].finished == ("evaluate",)
+    assert report.message["model"] == expected[1]
+
+
 def test_a_deleted_run_leaves_what_another_run_names(world: World, tmp_path: Path) -> None:
     """The other run shares the answers of M0; all else goes, and the inputs stay."""
     pods = replace(world.pods, store=shutil.copytree(world.pods.store, tmp_path / "store"))

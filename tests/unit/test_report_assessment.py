@@ -8,12 +8,13 @@ import pytest
 from rich.console import Console
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.recipe import Languages
+from selfimprove_pipeline.recipe import Languages, Suite
 from selfimprove_pipeline.report import records, table
 from selfimprove_pipeline.report.assessment import Assessment, suite_assessment
 from selfimprove_pipeline.report.statistics import wilson
 
 LANGUAGES = Languages(dominant="en", others=("es", "de"))
+SUITE = Suite(name="s", kind="exactMatch", uri="s3://eval/s")
 EVIL = "[red]| `m0` |<b>"
 
 
@@ -37,10 +38,12 @@ def rows(right: int | None, n: int = 100, *, off: int = 0, known: bool = True) -
     ]
 
 
-def assessed() -> Assessment:
-    """Return a model with right answers of .40, .20 and .90 in en, es and de."""
+def assessed(*unseen: str) -> Assessment:
+    """Return a model with right answers of .40, .20 and .90 in en, es and de, else of .10."""
     found = {("s", "en"): rows(40, off=3), ("s", "es"): rows(20), ("s", "de"): rows(90)}
-    suite = suite_assessment("s", found, LANGUAGES)
+    found |= {("s", tag): rows(10) for tag in unseen}
+    own = (*unseen, *LANGUAGES.all()) if unseen else None
+    suite = suite_assessment(SUITE.model_copy(update={"languages": own}), found, LANGUAGES)
     return Assessment(label=EVIL, digest="d", suites=(suite,), rows=found, keys={"s.en": "k"})
 
 
@@ -93,7 +96,7 @@ def test_a_language_that_no_detector_knows_is_not_in_the_mean() -> None:
         ("s", "es"): rows(None, off=20),
         ("s", "de"): rows(None, known=False),
     }
-    suite = suite_assessment("s", found, LANGUAGES)
+    suite = suite_assessment(SUITE, found, LANGUAGES)
 
     assert suite.suite.measure == "offTarget"
     assert suite.mean is not None
@@ -109,11 +112,38 @@ def test_a_language_that_no_detector_knows_is_not_in_the_mean() -> None:
     )
 
 
+def test_languages_that_are_not_trained_stand_apart() -> None:
+    """In a table of their own and in every file, in the suite's order, and not in the mean."""
+    found = assessed("th", "bn")
+    (suite,), (plain,) = found.suites, assessed().suites
+    (_, trained), (title, unseen) = records.assessment_sheets(suite)
+    nested = json.loads(records.assessment_json(found))["suites"]["s"]
+
+    assert suite.mean == plain.mean
+    assert [row[0] for row in trained.rows] == ["es", "de", "en", "mean of 3"]
+    assert [row[0] for row in unseen.rows] == ["th", "bn"]
+    assert f"## {title}\n\n| Language |" in records.assessment_markdown(found)
+    assert list(nested) == ["es", "de", "en", "th", "bn", "mean"]
+    assert nested["bn"]["score"]["value"] == 0.1
+    assert len(list(records.assessment_sheets(plain))) == 1
+
+
+def test_a_suite_without_any_trained_language_has_one_table() -> None:
+    """No empty one, and no mean."""
+    suite = SUITE.model_copy(update={"languages": ("bn", "th")})
+    found = suite_assessment(suite, {("s", "bn"): rows(10), ("s", "th"): rows(20)}, LANGUAGES)
+    ((title, sheet),) = records.assessment_sheets(found)
+
+    assert found.mean is None
+    assert title == "s: right answers in languages that are not trained, and in no mean"
+    assert [row[0] for row in sheet.rows] == ["bn", "th"]
+
+
 def test_names_are_never_read_as_markup() -> None:
     """Neither by Markdown nor by the terminal, and every row has a cell a column."""
     found = assessed()
     assert EVIL not in records.assessment_markdown(found)
-    sheet = records.assessment_sheet(found.suites[0])
+    ((_, sheet),) = records.assessment_sheets(found.suites[0])
     assert {len(row) for row in sheet.rows} == {len(sheet.texts) + len(sheet.numbers)}
 
     terminal = io.StringIO()

@@ -1,7 +1,8 @@
 """Two models told apart: differences, their correction, and what is said of what is missing."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -39,9 +40,12 @@ def scored(right: int, n: int = 60) -> Rows:
 
 
 def contrast(
-    answers: Mapping[str, tuple[Rows, Rows]], notes: list[str] | None = None
+    answers: Mapping[str, tuple[Rows, Rows]],
+    notes: list[str] | None = None,
+    *,
+    unseen: Collection[str] = (),
 ) -> SuiteContrast:
-    found = suite_contrast("suite", answers, [] if notes is None else notes)
+    found = suite_contrast("suite", answers, [] if notes is None else notes, unseen=unseen)
     assert found is not None
     return found
 
@@ -92,6 +96,30 @@ def test_the_mean_counts_every_language_the_same_and_every_prompt_once() -> None
     assert found.mean.difference.n == 60
     assert found.mean.p == pytest.approx(2 / 2**10)
     assert found.mean.sign == 1
+
+
+def test_languages_that_are_not_trained_are_in_no_mean() -> None:
+    """They stand apart, and the correction counts them: they are tests of the suite as well."""
+    trained = {"es": (scored(20), scored(26)), "de": (scored(20), scored(24))}
+    before = contrast(trained)
+    found = contrast({**trained, "bn": (scored(20), scored(20))}, unseen={"bn"})
+    (_, sheet), (title, apart) = records.comparison_sheets(found)
+    told = Comparison(a="A", b="B", suites=(found,), notes=())
+
+    assert found.mean == before.mean
+    assert [one.language for one in found.languages] == ["es", "de"]
+    assert [one.adjusted for one in before.languages] == [4 / 64, 8 / 64]
+    assert [one.adjusted for one in found.languages] == [6 / 64, 16 / 64]
+    assert [row[0] for row in sheet.rows] == ["es", "de", "mean of 2"]
+    assert [row[0] for row in apart.rows] == ["bn"]
+    assert title == "suite: right answers in languages that are not trained, and in no mean"
+    assert f"## {title}\n\n| Language |" in records.comparison_markdown(told)
+    assert [row["language"] for row in records.comparison_records(told)] == [
+        "es",
+        "de",
+        "bn",
+        "mean",
+    ]
 
 
 def test_fewer_answers_in_a_wrong_language_are_better() -> None:
@@ -157,10 +185,22 @@ class Store:
         self.repository = Repository(store, bucket="runs", prefix="", cache=folder / "cache")
 
     def evaluated(
-        self, run: str, model: str, parts: Mapping[str, Rows], *, max_tokens: int = 32
+        self,
+        run: str,
+        model: str,
+        parts: Mapping[str, Rows],
+        *,
+        max_tokens: int = 32,
+        others: Sequence[str] = ("es", "de"),
     ) -> None:
-        """Note a run that has measured one model."""
-        keys = {part: self._commit(part, model, rows, max_tokens) for part, rows in parts.items()}
+        """Note a run that has measured one model, on suites with languages of their own."""
+        recipe = {
+            "languages.dominant": "en",
+            "languages.others": list(others),
+            "generation.maxTokens": max_tokens,
+            "suite.languages": ["en", "th", "es", "de", "bn"],
+        }
+        keys = {part: self._commit(part, model, rows, recipe) for part, rows in parts.items()}
         entry = IterationIndex(
             index=0, model_uri="s3://m", model_digest=model, keys={"evaluate": keys}
         )
@@ -170,8 +210,8 @@ class Store:
     def model(self, digest: str) -> Contender:
         return contenders.of_digest(digest, self.repository, digest)
 
-    def _commit(self, part: str, model: str, rows: Rows, max_tokens: int) -> str:
-        key = artifacts.digest([part, model, max_tokens])[:32]
+    def _commit(self, part: str, model: str, rows: Rows, recipe: dict[str, Any]) -> str:
+        key = artifacts.digest([part, model, recipe])[:32]
         manifest = Manifest(
             stage="evaluate",
             part=part,
@@ -179,9 +219,9 @@ class Store:
             digest="",
             files=(),
             inputs={"model": model, "suite": artifacts.digest(sorted(rows))},
-            recipe={"languages.others": ["es", "de"], "generation.maxTokens": max_tokens},
+            recipe=recipe,
             versions={"template": model},
-            created=f"2026-01-01T00:00:{max_tokens:02}Z",
+            created=f"2026-01-01T00:00:{recipe['generation.maxTokens']:02}Z",
         )
         content = artifacts.lines(rows.values())
         self.repository.commit(manifest, {f"{part.split('.')[1]}.jsonl": content})
@@ -202,6 +242,20 @@ def test_evaluations_of_a_model_are_found_whoever_made_them(tmp_path: Path) -> N
 
     assert labels(found.suites) == {"s": ["es", "de", "en"]}
     assert found.notes == ("t: not compared, not measured for B",)
+
+
+def test_languages_that_one_of_two_recipes_does_not_train_stand_apart(tmp_path: Path) -> None:
+    """B's run trains Bengali and A's does not: no mean holds it; Thai is in neither."""
+    store = Store(tmp_path)
+    parts = {f"s.{tag}": scored(9) for tag in ("bn", "de", "en", "es", "th")}
+    store.evaluated("one", "A", parts)
+    store.evaluated("two", "B", parts, others=("es", "de", "bn"))
+    (found,) = contenders.compare(store.model("A"), store.model("B")).suites
+
+    assert [one.language for one in found.languages] == ["es", "de", "en"]
+    assert [one.language for one in found.unseen] == ["th", "bn"]
+    ((_, trained), _) = records.comparison_sheets(found)
+    assert trained.rows[-1][0] == "mean of 3"
 
 
 def test_of_several_evaluations_those_made_alike_are_compared(tmp_path: Path) -> None:

@@ -410,6 +410,19 @@ def test_a_model_that_is_half_measured_is_half_shown() -> None:
     assert wording.headline(found) == "de .30, en .77 → .81 after one iteration"
 
 
+def test_untrained_languages_have_a_table_of_their_own() -> None:
+    """On the page and in the terminal they stand apart from those that the mean is over."""
+    cells = {**suite().measured, (0, "ja"): measured(11), (1, "ja"): measured(12)}
+    found = story(suites=(suite(measured=cells, languages=("en", "de", "ja")),))
+    html = page.render(found)
+
+    trained, unseen = html.index("Mean <span"), html.index("Languages that are not trained")
+    assert trained < unseen < html.index('<th scope="col">ja</th>')
+    assert wording.UNSEEN in html
+    assert "Languages that are not trained" not in page.render(story())
+    assert "ja, not trained" in printed(found)
+
+
 def test_a_recipe_without_suites_has_a_report() -> None:
     """Nothing is measured at all: the page says so, and the pairs are still told."""
     found = story(suites=(), samples=())

@@ -235,6 +235,15 @@ def test_a_suites_own_fields_change_the_keys_of_its_evaluation_alone() -> None:
     assert changed(iteration(), iteration(evaluation__suites=longer)) == {"evaluate"}
 
 
+def test_a_suites_languages_are_in_its_keys_where_it_has_some() -> None:
+    """They decide what is told apart; without them the keys are those from before."""
+    more = [{"name": "exactMatch", "uri": "s3://eval/set", "languages": ["es", "bn"]}]
+    (target,) = stages.targets("evaluate", iteration(), Digests()) or ()
+
+    assert "suite.languages" not in target.recipe
+    assert changed(iteration(), iteration(evaluation__suites=more)) == {"evaluate"}
+
+
 @pytest.mark.parametrize("stage", ["generate", "translate", "pair", "reference", "train"])
 def test_no_stage_that_makes_the_model_depends_on_evaluation(stage: Stage) -> None:
     """Suites, gold answers and their contents are in no key of what makes the next model."""

@@ -16,6 +16,7 @@ from selfimprove_operator.actions import (
     ReadNumbers,
     Restore,
 )
+from selfimprove_operator.api import Launch
 from selfimprove_operator.draft import Draft
 from selfimprove_operator.endings import Ending
 from selfimprove_operator.observed import Child, Pod, Run
@@ -49,12 +50,15 @@ class Observed:
 
 def current_child(draft: Draft, observed: Observed) -> Child | None:
     """Return the Job of the run's launch: by its labels, or by its name if they were removed."""
-    launch = draft.launch
-    wanted = (launch.unit, launch.iteration, launch.number)
     for child in observed.children:
-        if (child.unit, child.iteration, child.number) == wanted or child.name == launch.job_name:
+        if _has_labels_of(draft.launch, child) or child.name == draft.launch.job_name:
             return child
     return None
+
+
+def _has_labels_of(launch: Launch, child: Child) -> bool:
+    wanted = (launch.unit, launch.iteration, launch.number)
+    return (child.unit, child.iteration, child.number) == wanted
 
 
 def end_strays(draft: Draft, strays: list[Child]) -> None:
@@ -149,7 +153,7 @@ def drive(
         return
     if draft.launch.job_uid != current.uid:
         draft.update_launch(job_uid=current.uid, job_name=current.name, not_before=None)
-    if is_changed_by_hand(current, draft.run):
+    if is_changed_by_hand(current, draft.run, draft.launch):
         draft.act(Restore(current))
     if current.is_deleting or current.is_failing:
         draft.say(f"waiting for {current.name} to end")
@@ -160,11 +164,12 @@ def drive(
         outcomes.show_running(draft, unit)
 
 
-def is_changed_by_hand(child: Child, run: Run) -> bool:
-    """Return whether a Job is not as we made it, in what can be mended."""
+def is_changed_by_hand(child: Child, run: Run, launch: Launch) -> bool:
+    """Return whether the Job of a launch is not as we made it, in what can be mended."""
     if child.is_finished or child.is_deleting:
         return False
     is_ours = child.is_managed and child.run_uid == run.uid and child.owner is not None
+    is_ours = is_ours and _has_labels_of(launch, child)
     is_held = child.is_suspended and child.queue is None
     return not is_ours or is_held or child.has_deadline or child.parallelism != child.completions
 

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, Final
 
 import kopf
+from typing_extensions import override
 
 from selfimprove_operator import api
 from selfimprove_operator.cluster import Kind
@@ -21,11 +22,28 @@ WATCHED: Final[tuple[tuple[Kind, tuple[str, str, str]], ...]] = (
 )
 
 
+class _NoDiffBase(kopf.DiffBaseStorage):
+    """Nothing to compare with: kopf would copy every object for handlers that we have not."""
+
+    @override
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        return kopf.BodyEssence()
+
+    @override
+    def fetch(self, **_: Any) -> None:
+        return
+
+    @override
+    def store(self, **_: Any) -> None:
+        return
+
+
 def kopf_settings() -> kopf.OperatorSettings:
     """Return kopf's settings: the server filters watches; no discovery, no Events of kopf's."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
+    settings.persistence.diffbase_storage = _NoDiffBase()
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 10

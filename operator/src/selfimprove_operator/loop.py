@@ -36,7 +36,7 @@ from selfimprove_operator.errors import Conflict, Missing, NamespaceEnding, Refu
 from selfimprove_operator.index import Index, Key
 from selfimprove_operator.observed import Child, Run
 from selfimprove_operator.settings import Settings
-from selfimprove_operator.snapshot import MultiNode, Snapshot
+from selfimprove_operator.snapshot import MultiNode, Owner, Snapshot
 
 log = logging.getLogger(__name__)
 
@@ -132,14 +132,22 @@ class Loop:
                 self.listener.tell(run, action)
 
     async def _create(self, run: Run, *, is_fresh: bool) -> None:
-        """Create the run's launch, if the run is still at it."""
+        """Create the run's launch, if the run is still at it.
+
+        The snapshot is stored right after the first Job, which does not wait for it.
+        """
         if not is_fresh and not (await self._is_current(run) and await self._is_alone(run)):
             return
+        is_first = run.status.launch is not None and run.status.launch.unit == "check"
+        owner = plan.owner_of(run)
         try:
-            for manifest in await self._manifests(run):
+            taken = self._take(run) if is_first else await self._snapshot(run)
+            for manifest in self._manifests(run, owner, taken):
                 created = await self.cluster.create(manifest)
                 if manifest["kind"] == "Job":
                     await self._own(run, manifest, created.manifest)
+            if is_first:
+                await self.cluster.create(snapshot.revision(taken, owner))
         except Refused as error:
             self._refused(run, error)
         else:
@@ -181,32 +189,29 @@ class Loop:
         self._know(run, gone=known.gone - {name})
         self.index.put_job(found, run_uid=run.uid)
 
-    async def _manifests(self, run: Run) -> tuple[Manifest, ...]:
-        """Return what the run's launch consists of, what it was accepted with before all else."""
+    def _manifests(self, run: Run, owner: Owner, taken: Snapshot) -> tuple[Manifest, ...]:
+        """Return what the run's launch consists of."""
         launch = run.status.launch
         assert launch is not None, "a launch is created after it stands in the status"  # noqa: S101
         spec = plan.resolved_run(run).spec
-        owner = plan.owner_of(run)
-        taken = await self._snapshot(run)
         unit = units.unit(launch.unit, spec, launch.iteration)
         made = jobs.manifests(Blueprint(launch, unit, owner, taken, spec))
         is_first = launch.unit == "check" and taken.network_policy.enabled
         return (network.network_policy(owner, taken), *made) if is_first else made
 
     async def _snapshot(self, run: Run) -> Snapshot:
-        """Return what the run was accepted with; it is stored before the first launch."""
+        """Return what the run was accepted with, as it was stored after the first launch."""
         owner = plan.owner_of(run)
-        is_first = run.status.launch is not None and run.status.launch.unit == "check"
-        if not is_first:
-            body = await self.cluster.read(
-                "ControllerRevision", run.namespace, owner.metadata["name"]
-            )
-            if body is not None:
-                return snapshot.of_revision(body)
-            log.warning("the ControllerRevision of a run is gone; it is made anew")
-        taken = snapshot.take(plan.resolved_run(run), self.settings, self.multi_node)
-        created = await self.cluster.create(snapshot.revision(taken, owner))
-        return snapshot.of_revision(created.manifest)
+        body = await self.cluster.read("ControllerRevision", run.namespace, owner.metadata["name"])
+        if body is not None:
+            return snapshot.of_revision(body)
+        log.warning("the ControllerRevision of a run is gone; it is made anew")
+        taken = self._take(run)
+        await self.cluster.create(snapshot.revision(taken, owner))
+        return taken
+
+    def _take(self, run: Run) -> Snapshot:
+        return snapshot.take(plan.resolved_run(run), self.settings, self.multi_node)
 
     async def _dry_run(self, run: Run) -> None:
         """Have the API server judge a launch of every role."""

@@ -10,6 +10,7 @@ during it), `drive` (the launch itself),
 
 import json
 from collections.abc import Callable
+from functools import lru_cache
 
 from selfimprove_operator import (
     api,
@@ -76,7 +77,11 @@ def resolved_run(run: Run) -> recipe.Run:
     """Return the run's recipe, its profile filled in; ValueError where it is none."""
     metadata = {"name": run.name, "namespace": run.namespace}
     body = {"apiVersion": recipe.API_VERSION, "kind": recipe.KIND, "metadata": metadata}
-    text = json.dumps({**body, "spec": run.spec})
+    return _resolved(json.dumps({**body, "spec": run.spec}))
+
+
+@lru_cache(maxsize=256)  # every pass over a run asks, and its spec seldom changes
+def _resolved(text: str) -> recipe.Run:
     return recipe.resolve(recipe.Run.model_validate_json(text))
 
 

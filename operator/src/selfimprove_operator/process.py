@@ -117,7 +117,8 @@ class Process:
         self.seen[kind] = time.time()
         key = self._take(kind, body, is_deleted=is_deleted)
         if key is not None:
-            self.queue.add(key)
+            is_new = kind == api.KIND and "startTime" not in body.get("status", {})
+            self.queue.add(key, is_new=is_new)
 
     def _take(self, kind: Kind, body: JSONObject, *, is_deleted: bool) -> Key | None:
         match kind:

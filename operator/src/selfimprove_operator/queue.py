@@ -6,6 +6,7 @@ doubling to 60 s; what was asked for during a failing look waits as long.
 """
 
 import asyncio
+import itertools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -26,12 +27,16 @@ LONGEST_BACK_OFF_SECONDS: Final = 60.0
 
 
 class Queue:
-    """Keys in the order in which they were first put in, and timers for later ones."""
+    """Keys in the order in which they were first put in, and timers for later ones.
+
+    New runs go first: of a thousand at once each starts before one of them is looked at again.
+    """
 
     def __init__(self, look: Look, done: Done) -> None:
         self._look = look
         self._done = done
-        self._ready: asyncio.Queue[Key] = asyncio.Queue()
+        self._ready: asyncio.PriorityQueue[tuple[bool, int, Key]] = asyncio.PriorityQueue()
+        self._count = itertools.count()
         self._waiting: set[Key] = set()
         self._running: set[Key] = set()
         self._again: set[Key] = set()
@@ -43,13 +48,13 @@ class Queue:
         """How many runs wait for a worker."""
         return self._ready.qsize()
 
-    def add(self, key: Key) -> None:
-        """Have a run looked at as soon as a worker is free."""
+    def add(self, key: Key, *, is_new: bool = False) -> None:
+        """Have a run looked at as soon as a worker is free, a new one before all others."""
         if key in self._running:
             self._again.add(key)
         elif key not in self._waiting:
             self._waiting.add(key)
-            self._ready.put_nowait(key)
+            self._ready.put_nowait((not is_new, next(self._count), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have a run looked at after some seconds, or earlier if that was asked for before."""
@@ -74,7 +79,7 @@ class Queue:
 
     async def _work(self) -> None:
         while True:
-            key = await self._ready.get()
+            _, _, key = await self._ready.get()
             self._waiting.discard(key)
             self._running.add(key)
             started = asyncio.get_running_loop().time()

@@ -17,6 +17,8 @@ from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Pods, Run, Spec
 from selfimprove_pipeline.recipe.base import Part
 
+VERSION: Final = version("selfimprove")
+
 RUN_FILE_LIMIT: Final = 200 * 1024
 """Bytes of the run file: an object's annotations together may have 256 KiB."""
 
@@ -114,7 +116,7 @@ def take(run: Run, settings: Settings, multi_node: MultiNode) -> Snapshot:
         engine=settings.engine,
         network_policy=settings.network_policy,
         multi_node=multi_node,
-        version=version("selfimprove"),
+        version=VERSION,
     )
     _refuse_what_is_too_large(taken)
     return taken

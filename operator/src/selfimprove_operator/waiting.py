@@ -16,7 +16,7 @@ PROGRESS_SECONDS: Final = 10.0
 
 def describe(draft: Draft, child: Child, facts: Facts) -> None:
     """Say of a live launch whether it waits or runs, and ask for what tells more."""
-    if child.is_suspended:
+    if child.is_suspended and child.queue:
         _in_queue(draft, child)
         return
     if child.queue:

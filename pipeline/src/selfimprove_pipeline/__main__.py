@@ -18,6 +18,7 @@ from rich.console import Console
 from selfimprove_pipeline import devices
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.events import Emitter
+from selfimprove_pipeline.recipe import SUITE_KINDS
 from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
@@ -183,8 +184,9 @@ def _add_evaluate(commands: "_SubParsersAction[Any]") -> None:
         "--suite",
         action="append",
         metavar="KIND=URI",
-        help="a suite and its folder or URI, such as exactMatch=s3://eval/questions; NAME:KIND=URI "
-        "gives it a name of its own; may be repeated; unset means those of --recipe",
+        help="a suite and its folder or URI, such as mgsm=s3://eval/mgsm; NAME:KIND=URI gives it a "
+        f"name of its own; KIND is one of {', '.join(SUITE_KINDS)}; may be repeated; unset means "
+        "those of --recipe",
     )
     parser.add_argument(
         "--languages",

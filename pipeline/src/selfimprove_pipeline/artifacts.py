@@ -154,6 +154,8 @@ class Evaluated(Row):
     completion_tokens: int
     score: float | None
     """score is 1 right, 0 wrong; None when the suite has no gold answers."""
+    extracted: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """extracted is the number that an answer to `mgsm` comes to; absent where there is none."""
     identified: str | None
     """identified is the language found in the completion; None when the text is too short or no
     detector knows it."""

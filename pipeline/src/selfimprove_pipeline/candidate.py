@@ -5,16 +5,15 @@ index and its log. What decides an evaluation comes from the arguments, or from 
 (`--recipe`), so that both come to the same keys; everything else keeps its default.
 """
 
-import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from selfimprove_pipeline import artifacts, hub, judge, machine, recipe
+from selfimprove_pipeline import artifacts, hub, judge, machine, recipe, suites
 from selfimprove_pipeline.document import Document, Path_, with_setting
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import LANGUAGE_PATTERN, Run
+from selfimprove_pipeline.recipe import SUITE_KINDS, Run
 
 DECIDING: Final = ("profile", "languages", "chat", "generation", "inference", "evaluation")
 """Parts of another run's spec that decide what is measured, and how."""
@@ -48,13 +47,13 @@ def _document(arguments: Namespace) -> Document:
         **{name: value for name, value in other.get("model", {}).items() if name == "dtype"},
         "uri": uri_of(arguments.model),
     }
-    suites = _suites(arguments.suite or ()) or (spec.get("evaluation") or {}).get("suites")
-    if not suites:
-        message = "--suite: expected KIND=URI, such as exactMatch=s3://eval/questions, found none"
+    chosen = _suites(arguments.suite or ()) or (spec.get("evaluation") or {}).get("suites")
+    if not chosen:
+        message = f"--suite: expected KIND=URI, KIND one of {', '.join(SUITE_KINDS)}, found none"
         raise InputError(message)
-    spec["evaluation"] = {"suites": suites}
+    spec["evaluation"] = {"suites": chosen}
     if arguments.languages or "languages" not in spec:
-        spec["languages"] = _languages(arguments.languages or _tags_of(suites, arguments))
+        spec["languages"] = _languages(arguments.languages or _tags_of(chosen, arguments))
     spec["storage"] = _storage(other, arguments)
     spec["prompts"] = NO_PROMPTS
     value = {
@@ -90,11 +89,11 @@ def _recipe(path: Path | None) -> tuple[dict[str, Any], dict[Path_, str]]:
 
 def _places(arguments: Namespace) -> dict[Path_, str]:
     """Return the argument that each part of the run comes from, for complaints about it."""
-    suites: dict[Path_, str] = {
+    of_suites: dict[Path_, str] = {
         ("spec", "evaluation", "suites", index): f"--suite {text}"
         for index, text in enumerate(arguments.suite or ())
     }
-    places: dict[Path_, str] = {(): "evaluate", ("spec", "model", "uri"): "MODEL", **suites}
+    places: dict[Path_, str] = {(): "evaluate", ("spec", "model", "uri"): "MODEL", **of_suites}
     return places | ({("spec", "languages"): "--languages"} if arguments.languages else {})
 
 
@@ -120,16 +119,15 @@ def _languages(tags: Sequence[str]) -> dict[str, Any]:
     return {"dominant": tags[0], "others": list(tags[1:])}
 
 
-def _tags_of(suites: Sequence[dict[str, Any]], arguments: Namespace) -> list[str]:
+def _tags_of(chosen: Sequence[dict[str, Any]], arguments: Namespace) -> list[str]:
     """Return the languages of which every suite has a file, English first, then by name."""
     storage = machine.storage_at(arguments.artifacts or BUCKET, arguments.endpoint)
     store = machine.repository_at(arguments, storage).store
     found: list[set[str]] = []
-    for suite in suites:
+    for suite in chosen:
         folder = f"{suite['uri'].rstrip('/')}/"
         names = [entry.uri.removeprefix(folder) for entry in store.entries(folder)]
-        tags = {name.removesuffix(".jsonl") for name in names if name.endswith(".jsonl")}
-        found.append({tag for tag in tags if re.match(LANGUAGE_PATTERN, tag)})
+        found.append(suites.languages_of(suite.get("kind", suite["name"]), names))
     return sorted(set.intersection(*found), key=lambda tag: (tag != "en", tag))
 
 

@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from selfimprove_pipeline import conversation, languages
+from selfimprove_pipeline import conversation, final_answer, languages
 from selfimprove_pipeline.artifacts import Evaluated, Prompt
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Request
@@ -55,11 +55,27 @@ def requests(
         )
 
 
-def evaluated(completion: Completion, row: Prompt, language: str, identify: Identify) -> Evaluated:
-    """Return the row of a completion with what was measured on it."""
+def evaluated(
+    completion: Completion,
+    row: Prompt,
+    language: str,
+    identify: Identify,
+    *,
+    has_numbers: bool = False,
+) -> Evaluated:
+    """Return the row of a completion with what was measured on it.
+
+    With numbers, the gold answer is a canonical one, and the number of the text is compared.
+    """
     text = completion.text.strip()
     identified = identify(text)
     is_known = languages.is_identifiable(language)
+    written = identified or language
+    if written == languages.base(language):
+        written = language
+    # Whoever answers in another language writes numbers as that one does.
+    said = final_answer.extract(text, written) if has_numbers else text
+    is_right = row.answer is not None and said is not None and is_match(said, row.answer)
     return Evaluated(
         id=row.id,
         language=language,
@@ -67,9 +83,10 @@ def evaluated(completion: Completion, row: Prompt, language: str, identify: Iden
         completion=text,
         finish_reason=completion.finish_reason,
         completion_tokens=completion.completion_tokens,
-        score=None if row.answer is None else float(is_match(text, row.answer)),
+        score=None if row.answer is None else float(is_right),
+        extracted=said if has_numbers else None,
         identified=identified,
-        is_off_target=is_known and identified not in (None, languages.base(language)),
+        is_off_target=is_known and written != language,
         is_empty=not text,
         is_evasive=is_evasive(text),
     )

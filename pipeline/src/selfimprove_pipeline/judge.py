@@ -97,13 +97,23 @@ def _unknown_languages(document: Document) -> list[Mistake]:
 
 def _tags(value: Any) -> Iterator[tuple[Path_, Any]]:
     """Yield what stands where language tags do, in a file that may have any form."""
-    for key in ("spec", "languages"):
-        value = value.get(key) if isinstance(value, dict) else None
-    if isinstance(value, dict):
-        yield ("spec", "languages", "dominant"), value.get("dominant")
-        others = value.get("others")
-        for index, tag in enumerate(others if isinstance(others, list) else []):
-            yield ("spec", "languages", "others", index), tag
+    spec = _inside(value, "spec")
+    run = _inside(spec, "languages")
+    yield ("spec", "languages", "dominant"), _inside(run, "dominant")
+    for index, tag in enumerate(_listed(run, "others")):
+        yield ("spec", "languages", "others", index), tag
+    for number, suite in enumerate(_listed(_inside(spec, "evaluation"), "suites")):
+        for index, tag in enumerate(_listed(suite, "languages")):
+            yield ("spec", "evaluation", "suites", number, "languages", index), tag
+
+
+def _inside(value: Any, key: str) -> Any:
+    return value.get(key) if isinstance(value, dict) else None
+
+
+def _listed(value: Any, key: str) -> list[Any]:
+    found = _inside(value, key)
+    return found if isinstance(found, list) else []
 
 
 def _one_a_place(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:

@@ -15,7 +15,6 @@ from selfimprove_pipeline.report import assessment, contenders, records
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.contenders import Contender
 from selfimprove_pipeline.report.table import of_sheet
-from selfimprove_pipeline.report.wording import MEASURES
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers.setting import model_of
 
@@ -34,11 +33,11 @@ def evaluate(arguments: Namespace, console: Console) -> None:
         arguments.model,
         entry.model_digest,
         show.manifests_of("evaluate", entry, setting.repository),
-        setting.spec.languages,
+        setting.spec,
     )
     for one in found.suites:
-        title = f"{one.suite.name}: {MEASURES[one.suite.measure]}"
-        console.print(of_sheet(title, records.assessment_sheet(one)))
+        for title, sheet in records.assessment_sheets(one):
+            console.print(of_sheet(title, sheet))
     _write(folder, _assessment_files(found), console)
 
 
@@ -48,8 +47,8 @@ def compare(arguments: Namespace, console: Console) -> None:
     found = contenders.compare(*_contenders(arguments))
     console.print(f"A is {found.a}, B is {found.b}", markup=False, soft_wrap=True)
     for one in found.suites:
-        title = f"{one.name}: {MEASURES[one.measure]}"
-        console.print(of_sheet(title, records.comparison_sheet(one)))
+        for title, sheet in records.comparison_sheets(one):
+            console.print(of_sheet(title, sheet))
     for note in found.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if folder is not None:

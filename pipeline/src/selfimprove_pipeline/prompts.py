@@ -6,6 +6,7 @@ of the dominant language's file; rows of the other languages are found by id.
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Prompt
@@ -22,18 +23,28 @@ def read(files: Mapping[str, bytes | None], uri: str, *, needs_answers: bool = F
 
     None stands for a file that is not there.
     """
+    names = {language: f"{uri.rstrip('/')}/{language}.jsonl" for language in files}
     mistakes: list[str] = []
     rows = {
-        language: _read_file(f"{uri.rstrip('/')}/{language}.jsonl", content, mistakes)
+        language: _read_file(names[language], content, mistakes)
         for language, content in files.items()
     }
-    _raise_if_any(mistakes)
-    dominant = next(iter(rows))
-    for language in list(rows)[1:]:
-        mistakes += _unequal_ids(uri, dominant, language, rows)
+    raise_if_any(mistakes)
     if needs_answers:
-        mistakes += _without_answer(uri, rows)
-    _raise_if_any(mistakes)
+        mistakes += _without_answer(names, rows)
+    return in_parallel(rows, names, mistakes)
+
+
+def in_parallel(
+    rows: Mapping[str, tuple[Prompt, ...]], names: Mapping[str, str], mistakes: Sequence[str] = ()
+) -> Parallel:
+    """Return the rows of files by language in the order of the first language.
+
+    Languages with other ids are mistakes, told after those that are known.
+    """
+    dominant, *others = rows
+    unequal = [line for other in others for line in _unequal_ids(names, dominant, other, rows)]
+    raise_if_any([*unequal, *mistakes])
     return {language: _in_order(rows[dominant], found) for language, found in rows.items()}
 
 
@@ -69,6 +80,11 @@ def _read_file(name: str, content: bytes | None, mistakes: list[str]) -> tuple[P
     if content is None:
         mistakes.append(f"{name}: expected one file a language, found none; add it")
         return ()
+    return read_rows(name, content, mistakes)
+
+
+def read_rows(name: str, content: bytes, mistakes: list[str]) -> tuple[Prompt, ...]:
+    """Return the rows of one file; what is wrong with it is added to the mistakes."""
     rows = [
         (number, row)
         for number, line in enumerate(content.split(b"\n"), start=1)
@@ -87,25 +103,33 @@ def _read_line(where: str, line: bytes, mistakes: list[str]) -> Prompt | None:
 
 def _parsed(line: bytes) -> tuple[str, Prompt | None]:
     """Return what is wrong with a line, or its row."""
-    try:
-        value = json.loads(line.decode())
-    except UnicodeDecodeError:
-        return "expected UTF-8, found other bytes; save the file as UTF-8", None
-    except json.JSONDecodeError as error:
-        return f"expected one JSON object a line, found a fault ({error.msg})", None
-    if not isinstance(value, dict):
-        return "expected a JSON object, found another value", None
-    for key in ("id", "prompt"):
-        if not isinstance(value.get(key), str):
-            return f"expected the text field {key}, found {json.dumps(value.get(key))}", None
-        if not value[key].strip():
-            return f"expected a {key} with text, found an empty one", None
-        if not _is_text(value[key]):
-            return f"expected a {key} in Unicode, found half of a surrogate pair", None
+    problem, value = texts(line, ("id", "prompt"))
+    if problem:
+        return problem, None
     answer = value.get("answer")
     if not (answer is None or (isinstance(answer, str) and _is_text(answer))):
         return f"expected answer to be text, found {json.dumps(answer)}", None
     return "", Prompt(id=value["id"], prompt=value["prompt"], answer=answer)
+
+
+def texts(line: bytes, keys: Sequence[str]) -> tuple[str, dict[str, Any]]:
+    """Return what is wrong with a line, or the object in it with text under each of the keys."""
+    try:
+        value = json.loads(line.decode())
+    except UnicodeDecodeError:
+        return "expected UTF-8, found other bytes; save the file as UTF-8", {}
+    except json.JSONDecodeError as error:
+        return f"expected one JSON object a line, found a fault ({error.msg})", {}
+    if not isinstance(value, dict):
+        return "expected a JSON object, found another value", {}
+    for key in keys:
+        if not isinstance(value.get(key), str):
+            return f"expected the text field {key}, found {json.dumps(value.get(key))}", {}
+        if not value[key].strip():
+            return f"expected a {key} with text, found an empty one", {}
+        if not _is_text(value[key]):
+            return f"expected a {key} in Unicode, found half of a surrogate pair", {}
+    return "", value
 
 
 def _is_text(value: str) -> bool:
@@ -123,7 +147,7 @@ def _doubled_ids(name: str, rows: Sequence[tuple[int, Prompt]]) -> Iterator[str]
 
 
 def _unequal_ids(
-    uri: str, dominant: str, language: str, rows: Mapping[str, Sequence[Prompt]]
+    names: Mapping[str, str], dominant: str, language: str, rows: Mapping[str, Sequence[Prompt]]
 ) -> Iterator[str]:
     wanted = [row.id for row in rows[dominant]]
     found = {row.id for row in rows[language]}
@@ -132,17 +156,19 @@ def _unequal_ids(
     for what, ids in (("without", missing), ("beyond", foreign)):
         if ids:
             yield (
-                f"{uri.rstrip('/')}/{language}.jsonl: expected the ids of {dominant}.jsonl, "
+                f"{names[language]}: expected the ids of {names[dominant].rpartition('/')[2]}, "
                 f"found a file {what} {len(ids)} of them, such as {ids[0]}"
             )
 
 
-def _without_answer(uri: str, rows: Mapping[str, Sequence[Prompt]]) -> Iterator[str]:
+def _without_answer(
+    names: Mapping[str, str], rows: Mapping[str, Sequence[Prompt]]
+) -> Iterator[str]:
     for language, found in rows.items():
         missing = [row.id for row in found if row.answer is None]
         if missing:
             yield (
-                f"{uri.rstrip('/')}/{language}.jsonl: expected the text field answer in every row, "
+                f"{names[language]}: expected the text field answer in every row, "
                 f"found {len(missing)} without, such as {missing[0]}"
             )
 
@@ -152,7 +178,8 @@ def _in_order(wanted: Sequence[Prompt], rows: Sequence[Prompt]) -> tuple[Prompt,
     return tuple(by_id[row.id] for row in wanted)
 
 
-def _raise_if_any(mistakes: Sequence[str]) -> None:
+def raise_if_any(mistakes: Sequence[str]) -> None:
+    """Raise an `InputError` with all mistakes, of a flood the first ones and their number."""
     if not mistakes:
         return
     shown = list(mistakes[:MOST_SHOWN])

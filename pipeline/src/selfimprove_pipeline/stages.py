@@ -91,6 +91,8 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
     """Return what a stage is to make, None while an input's digest or what computes it is open."""
     inputs_by_part = _inputs(stage, iteration, done)
     versions = _versions(stage, iteration.toolchain)
+    if inputs_by_part == {}:
+        return ()
     if inputs_by_part is None or versions is None:
         return None
     return tuple(
@@ -232,7 +234,10 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     values = recipe.fields_of(spec, stage)
     if stage == "evaluate":
         suite = suite_of(part, spec)
-        values |= {f"suite.{path}": value for path, value in recipe.fields_of(suite, stage).items()}
+        own = recipe.fields_of(suite, stage)
+        if suite.languages is None:
+            own.pop("languages")  # the keys are those from before suites had any
+        values |= {f"suite.{path}": value for path, value in own.items()}
     return values
 
 

@@ -33,7 +33,8 @@ class Deadlines(Part):
 class Retries(Part):
     """How often what failed is launched again."""
 
-    limit: Annotated[int, Field(ge=0, le=100)] = 3
+    # As a Job's backoffLimit: with the back-off a store may be away for ten minutes.
+    limit: Annotated[int, Field(ge=0, le=100)] = 6
     """limit of launches that the program itself fails, for each unit of work."""
 
     disruption_limit: Annotated[int, Field(ge=0, le=1000)] = 20

@@ -1,6 +1,6 @@
 """Where a run's inputs come from and where its artifacts go."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal, Self, get_args
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -149,7 +149,9 @@ class Storage(Part):
     is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
 
 
-SUITE_KINDS: Final = ("exactMatch", "offTarget")
+SuiteKind = Literal["exactMatch", "offTarget", "mgsm"]
+
+SUITE_KINDS: Final[tuple[SuiteKind, ...]] = get_args(SuiteKind)
 
 
 class Suite(Part):
@@ -157,8 +159,8 @@ class Suite(Part):
 
     rules = (
         Rule(
-            "has(self.kind) || self.name in ['exactMatch', 'offTarget']",
-            "expected kind (exactMatch or offTarget) with another name, found none",
+            "has(self.kind) || self.name in ['exactMatch', 'offTarget', 'mgsm']",
+            "expected kind (exactMatch, offTarget or mgsm) with another name, found none",
         ),
     )
 
@@ -168,12 +170,13 @@ class Suite(Part):
     ]
     """name of the suite, once a run."""
 
-    kind: Annotated[Literal["exactMatch", "offTarget"] | None, affects("evaluate")] = None
+    kind: Annotated[SuiteKind | None, affects("evaluate")] = None
     """kind of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
-    the wrong language. Unset means the name."""
+    the wrong language, `mgsm` compares numbers. Unset means the name."""
 
     uri: ObjectUri
-    """uri of the folder with one `<language>.jsonl` a language."""
+    """uri of the folder with one file a language: `<language>.jsonl`, for `mgsm` also the
+    owners' files."""
 
     max_tokens: Annotated[Annotated[int, Field(ge=1, le=131_072)] | None, affects("evaluate")] = (
         None
@@ -183,19 +186,33 @@ class Suite(Part):
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
     """limit takes the first rows alone. Unset means all."""
 
+    languages: Annotated[
+        Annotated[tuple[Language, ...], Field(min_length=1, max_length=64)] | None,
+        affects("evaluate"),
+    ] = None
+    """languages of the suite, also such as are not trained. Unset means the run's."""
+
     @model_validator(mode="after")
     def _kind_is_known(self) -> Self:
         if self.kind is None and self.name not in SUITE_KINDS:
-            msg = (
-                f"expected kind ({' or '.join(SUITE_KINDS)}) with the name {self.name}, found none"
-            )
+            kinds = f"{', '.join(SUITE_KINDS[:-1])} or {SUITE_KINDS[-1]}"
+            msg = f"expected kind ({kinds}) with the name {self.name}, found none"
             raise ValueError(msg)
         return self
+
+    def languages_in(self, run: Languages) -> tuple[str, ...]:
+        """Return the languages to evaluate in, each once."""
+        return run.all() if self.languages is None else tuple(dict.fromkeys(self.languages))
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether answers are numbers, wherever they stand in the text."""
+        return (self.kind or self.name) == "mgsm"
 
     @property
     def needs_answers(self) -> bool:
         """Whether every row needs a gold answer."""
-        return (self.kind or self.name) == "exactMatch"
+        return (self.kind or self.name) != "offTarget"
 
 
 class Evaluation(Part):

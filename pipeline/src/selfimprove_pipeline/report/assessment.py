@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
-from selfimprove_pipeline.recipe import Languages
+from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report import evaluation
 from selfimprove_pipeline.report.statistics import Interval, bootstrap, mean_over
 from selfimprove_pipeline.report.story import Measured, SuiteStory
@@ -21,7 +21,7 @@ Parts = Mapping[tuple[str, str], Sequence[Evaluated]]
 
 @dataclass(frozen=True, kw_only=True)
 class Mean:
-    """The mean of a suite's measure over the languages, each counting the same."""
+    """The mean of a suite's measure over the recipe's languages, each counting the same."""
 
     value: float
     interval: Interval | None
@@ -38,6 +38,8 @@ class SuiteAssessment:
 
     suite: SuiteStory
     languages: tuple[str, ...]
+    unseen: tuple[str, ...]
+    """unseen are the suite's languages that are none of the recipe's."""
     mean: Mean | None
     """mean is None of fewer than two languages that the measure judges."""
 
@@ -63,35 +65,47 @@ def gather(
     label: str,
     digest: str,
     manifests: Mapping[str, Manifest],
-    languages: Languages,
+    spec: Spec,
 ) -> Assessment:
     """Return what a model's finished evaluations hold."""
     rows: dict[tuple[str, str], Sequence[Evaluated]] = {}
     for part, manifest in manifests.items():
         suite, language = part.split(".", 1)
         rows[suite, language] = repository.rows(manifest, artifacts.Evaluated)
-    names = dict.fromkeys(suite for suite, _ in rows)
+    measured = {suite for suite, _ in rows}
     return Assessment(
         label=label,
         digest=digest,
-        suites=tuple(suite_assessment(name, rows, languages) for name in names),
+        suites=tuple(
+            suite_assessment(suite, rows, spec.languages)
+            for suite in spec.evaluation.suites
+            if suite.name in measured
+        ),
         rows=rows,
         keys={part: manifest.key for part, manifest in manifests.items()},
     )
 
 
-def suite_assessment(name: str, rows: Parts, languages: Languages) -> SuiteAssessment:
+def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAssessment:
     """Return what the answers to one suite amount to."""
     answers = {
-        (suite, 0, language): {row.id: row for row in found}
-        for (suite, language), found in rows.items()
+        (name, 0, language): {row.id: row for row in found}
+        for (name, language), found in rows.items()
     }
-    suite = evaluation.suite_story(name, languages, answers)
-    tags = tuple(
-        tag for tag in (*languages.others, languages.dominant) if (0, tag) in suite.measured
+    story = evaluation.suite_story(suite, languages, answers)
+    ordered = (*languages.others, languages.dominant)
+    tags = tuple(tag for tag in ordered if (0, tag) in story.measured)
+    values = [evaluation.values_of(answers[suite.name, 0, tag], story.measure) for tag in tags]
+    return SuiteAssessment(
+        suite=story,
+        languages=tags,
+        unseen=tuple(
+            tag
+            for tag in suite.languages_in(languages)
+            if tag not in ordered and (0, tag) in story.measured
+        ),
+        mean=_mean([found for found in values if found]),
     )
-    values = [evaluation.values_of(answers[name, 0, tag], suite.measure) for tag in tags]
-    return SuiteAssessment(suite=suite, languages=tags, mean=_mean([v for v in values if v]))
 
 
 def _mean(values: Sequence[Mapping[str, float]]) -> Mean | None:

@@ -121,7 +121,8 @@ def rates(story: Story, suite: SuiteStory) -> tuple[Rates, ...]:
     """Return one small chart a language, all with the same axis from zero."""
     shown = [found.by(suite.measure) for found in suite.measured.values()]
     top = _round_up(max((rate.interval.high for rate in shown if rate and rate.n), default=1.0))
-    found = (_rates(story, suite, language, top) for language in story.languages)
+    languages = (*story.trained(suite), *story.unseen(suite))
+    found = (_rates(story, suite, language, top) for language in languages)
     return tuple(chart for chart in found if chart.dots)
 
 

@@ -5,7 +5,7 @@ the paired one of `statistics`; p values are corrected over the languages of a s
 languages one will look different by chance. `contenders` reads the rows, `records` shows them.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from selfimprove_pipeline.artifacts import Evaluated
@@ -65,8 +65,10 @@ class SuiteContrast:
     name: str
     measure: Measure
     languages: tuple[Contrast, ...]
+    unseen: tuple[Contrast, ...]
+    """unseen are the languages that the recipe of A or of B does not train."""
     mean: Contrast | None
-    """mean over the languages, each counting the same; None of fewer than two."""
+    """mean over `languages`, each counting the same; None of fewer than two."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +84,11 @@ class Comparison:
 
 
 def suite_contrast(
-    name: str, answers: Mapping[str, tuple[Answers, Answers]], notes: list[str]
+    name: str,
+    answers: Mapping[str, tuple[Answers, Answers]],
+    notes: list[str],
+    *,
+    unseen: Collection[str] = (),
 ) -> SuiteContrast | None:
     """Return the differences on a suite; notes tell which languages have none, and why."""
     measure = measure_of(row for pair in answers.values() for rows in pair for row in rows.values())
@@ -98,11 +104,14 @@ def suite_contrast(
     judged = {language: pair for language, pair in values.items() if pair[0]}
     if not judged:
         return None
+    contrasts = _corrected([_contrast(language, *pair) for language, pair in judged.items()])
+    trained = [pair for language, pair in judged.items() if language not in unseen]
     return SuiteContrast(
         name=name,
         measure=measure,
-        languages=_corrected([_contrast(language, *pair) for language, pair in judged.items()]),
-        mean=_mean([a for a, _ in judged.values()], [b for _, b in judged.values()]),
+        languages=tuple(found for found in contrasts if found.language not in unseen),
+        unseen=tuple(found for found in contrasts if found.language in unseen),
+        mean=_mean([a for a, _ in trained], [b for _, b in trained]),
     )
 
 

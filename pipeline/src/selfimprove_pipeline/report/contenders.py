@@ -56,9 +56,13 @@ def compare(a: Contender, b: Contender) -> Comparison:
         for part, pair in chosen.items()
     }
     names = dict.fromkeys(suite for suite, _ in chosen)
+    unseen = _unseen(chosen)
     found = [
         suite_contrast(
-            name, {tag: pair for (suite, tag), pair in rows.items() if suite == name}, notes
+            name,
+            {tag: pair for (suite, tag), pair in rows.items() if suite == name},
+            notes,
+            unseen={tag for suite, tag in unseen if suite == name},
         )
         for name in names
     ]
@@ -89,12 +93,26 @@ def _evaluations(indexes: Iterable[Index], digest: str) -> Iterator[tuple[str, s
 def _in_both(a: Contender, b: Contender) -> list[tuple[str, str]]:
     """Return what both have: suites by name, languages as in the report, others first."""
     both = [part for part in a.parts if part in b.parts]
-    return sorted(both, key=lambda part: (part[0], *_place(part[1], a.parts[part][0])))
+    return sorted(both, key=lambda part: (part[0], _place(part[1], a.parts[part][0])))
 
 
-def _place(language: str, manifest: Manifest) -> tuple[int, str]:
-    others = list(manifest.recipe.get("languages.others", ()))
-    return (others.index(language) if language in others else len(others), language)
+def _place(language: str, manifest: Manifest) -> int:
+    own = manifest.recipe.get("suite.languages") or ()
+    return [*_trained(manifest), *own].index(language)
+
+
+def _trained(manifest: Manifest) -> tuple[str, ...]:
+    """Return the languages of the recipe under which an evaluation was made."""
+    return (*manifest.recipe["languages.others"], manifest.recipe["languages.dominant"])
+
+
+def _unseen(chosen: Mapping[tuple[str, str], tuple[Manifest, Manifest]]) -> set[tuple[str, str]]:
+    """Return suites and languages that the recipe of one of the two does not train."""
+    return {
+        (suite, tag)
+        for (suite, tag), pair in chosen.items()
+        if any(tag not in _trained(manifest) for manifest in pair)
+    }
 
 
 def _one_sided(a: Contender, b: Contender) -> Iterator[str]:

@@ -8,7 +8,7 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.recipe import Languages, Spec
+from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
 from selfimprove_pipeline.report.story import Change, Measure, Measured, Sample, SuiteStory
 
@@ -23,26 +23,27 @@ Values = Mapping[tuple[int, str], Mapping[str, float]]
 """What a measure says of each id, by model and language."""
 
 
-def suite_story(name: str, languages: Languages, answers: Answers) -> SuiteStory:
+def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteStory:
     """Return what the answers to one suite amount to, for all models that have some."""
     rows = {
         (model, language): by_id
-        for (suite, model, language), by_id in answers.items()
-        if suite == name
+        for (name, model, language), by_id in answers.items()
+        if name == suite.name
     }
     measure = measure_of(row for by_id in rows.values() for row in by_id.values())
     values = {place: values_of(by_id, measure) for place, by_id in rows.items()}
     models = sorted({model for model, _ in rows})
     return SuiteStory(
-        name=name,
+        name=suite.name,
         measure=measure,
+        languages=None if suite.languages is None else suite.languages_in(languages),
         measured={place: measured(by_id.values()) for place, by_id in rows.items()},
         means={
             model: mean_of([values[model, language] for language in languages.others])
             for model in models
             if _are_in(values, model, languages.others)
         },
-        changes=tuple(_changes(values, models, languages)),
+        changes=tuple(_changes(values, models, languages, suite.languages_in(languages))),
     )
 
 
@@ -124,13 +125,16 @@ def _are_identified(rows: Collection[Evaluated]) -> bool:
     return any(row.identified is not None for row in rows)
 
 
-def _changes(values: Values, models: Sequence[int], languages: Languages) -> Iterator[Change]:
+def _changes(
+    values: Values, models: Sequence[int], languages: Languages, evaluated: Sequence[str]
+) -> Iterator[Change]:
     """Yield the change from each model to the next, then from M0 to the last one."""
+    ordered = tuple(dict.fromkeys((*languages.others, languages.dominant, *evaluated)))
     spans = [(model, model + 1) for model in models if model + 1 in models]
     if len(spans) > 1 and models[0] == 0:
         spans.append((0, models[-1]))
     for before, after in spans:
-        for language in (*languages.others, languages.dominant):
+        for language in ordered:
             if all(_are_in(values, model, [language]) for model in (before, after)):
                 yield from _change(values, before, after, language)
         if all(_are_in(values, model, languages.others) for model in (before, after)):

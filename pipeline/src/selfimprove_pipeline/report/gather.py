@@ -13,7 +13,7 @@ from typing import Protocol, TypeVar
 
 import yaml
 
-from selfimprove_pipeline import artifacts, prompts, stages
+from selfimprove_pipeline import artifacts, stages, suites
 from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest, Row, Score
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Spec
@@ -100,7 +100,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         iterations=spec.iterations,
         models=tuple(_model(iteration) for iteration in _ordered(index)),
         suites=tuple(
-            evaluation.suite_story(suite.name, spec.languages, answers)
+            evaluation.suite_story(suite, spec.languages, answers)
             for suite in spec.evaluation.suites
         ),
         pairs=tuple(_pairs(run)),
@@ -159,13 +159,10 @@ def _gold(run: _Run) -> tuple[Mapping[str, Mapping[str, str]], tuple[str, ...]]:
     """Return the first suite's gold answers by language and id, or a note why there are none."""
     gold: dict[str, dict[str, str]] = {}
     for suite in run.spec.evaluation.suites[:1]:
-        uri = suite.uri.rstrip("/")
         try:
-            files = {
-                language: run.reader.store.read(f"{uri}/{language}.jsonl")
-                for language in run.spec.languages.all()
-            }
-            parallel = prompts.read(files, uri)
+            parallel = suites.read(
+                suite, suite.languages_in(run.spec.languages), run.reader.store.read
+            )
         except InputError as error:
             return {}, (f"Gold answers could not be read for the samples: {error}",)
         for language, rows in parallel.items():

@@ -5,7 +5,7 @@ completion can neither end a cell nor become markup. The same story gives the sa
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from selfimprove_pipeline.report import sheets, wording
 from selfimprove_pipeline.report.sheets import Sheet
@@ -68,14 +68,18 @@ def _summary(story: Story) -> list[str]:
 
 
 def _suite(story: Story, suite: SuiteStory) -> list[str]:
+    trained = story.trained(suite)
+    rows = [
+        (wording.model(index), *_cells(suite, index, trained), _mean(story, suite, index))
+        for index in story.planned
+    ]
     result = Sheet(
-        texts=("Model", *story.languages, "mean of the others"),
-        rows=tuple((wording.model(index), *_cells(story, suite, index)) for index in story.planned),
-        absent=wording.NOT_YET,
+        texts=("Model", *trained, "mean of the others"), rows=tuple(rows), absent=wording.NOT_YET
     )
     return [
         f"## {suite.name}: {wording.MEASURES[suite.measure]}",
         table(result),
+        *_unseen(story, suite),
         f"{wording.MARKS} {wording.INTERVALS}",
         "### Changes",
         table(sheets.changes(suite)),
@@ -85,16 +89,31 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
     ]
 
 
-def _cells(story: Story, suite: SuiteStory, index: int) -> Iterator[str]:
-    for language in story.languages:
+def _unseen(story: Story, suite: SuiteStory) -> list[str]:
+    """Return the result in the languages that are not trained, nothing without any."""
+    unseen = story.unseen(suite)
+    if not unseen:
+        return []
+    rows = tuple((wording.model(index), *_cells(suite, index, unseen)) for index in story.planned)
+    result = Sheet(texts=("Model", *unseen), rows=rows, absent=wording.NOT_YET)
+    return ["### Languages that are not trained", table(result), wording.UNSEEN]
+
+
+def _cells(suite: SuiteStory, index: int, languages: Sequence[str]) -> Iterator[str]:
+    for language in languages:
         measured = suite.measured.get((index, language))
         yield (
             f"{wording.share(measured.by(suite.measure))}{_mark(suite, index, language)}"
             if measured
             else wording.NOT_YET
         )
+
+
+def _mean(story: Story, suite: SuiteStory, index: int) -> str:
     mean = suite.means.get(index)
-    yield (wording.NOT_YET if mean is None else f"{wording.rate(mean)}{_mark(suite, index, None)}")
+    if mean is None:
+        return wording.no_mean(story, suite)
+    return f"{wording.rate(mean)}{_mark(suite, index, None)}"
 
 
 def _mark(suite: SuiteStory, index: int, language: str | None) -> str:

@@ -23,36 +23,38 @@ MEAN = "mean"
 """Stands for the language in the records of a mean over the languages."""
 
 
-def assessment_sheet(found: SuiteAssessment) -> Sheet:
-    """Return a model's rates on a suite, then what its answers were like."""
+def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
+    """Yield a model's rates on a suite and what its answers were like, below a title."""
     measure = found.suite.measure
-    rows = [
-        (
-            tag,
-            wording.share(found.measured(tag).by(measure)),
-            *_rest(sheets.answer_cells(found.measured(tag)), measure),
+    means = [_mean_cells(found.mean)] if found.mean else []
+    both = (
+        Sheet(
+            texts=("Language",),
+            numbers=(f"Share of {wording.MEASURES[measure]}", *_rest(sheets.ANSWERS, measure)),
+            rows=rows,
+            absent="Nothing was measured.",
         )
-        for tag in found.languages
-    ]
-    if found.mean is not None:
-        rows.append(_mean_cells(found.mean))
-    return Sheet(
-        texts=("Language",),
-        numbers=(f"Share of {wording.MEASURES[measure]}", *_rest(sheets.ANSWERS, measure)),
-        rows=tuple(rows),
-        absent="Nothing was measured.",
+        for rows in (
+            (*(_language_cells(found, tag) for tag in found.languages), *means),
+            tuple(_language_cells(found, tag) for tag in found.unseen),
+        )
     )
+    yield from _titled(found.suite.name, measure, *both)
 
 
-def comparison_sheet(found: SuiteContrast) -> Sheet:
-    """Return the differences between two models on a suite."""
-    contrasts = [*found.languages, *([found.mean] if found.mean else [])]
-    return Sheet(
-        texts=("Language", "B against A"),
-        numbers=("A", "B", "B − A", "95 % interval", "p", "p (Holm)", "Prompts"),  # noqa: RUF001
-        rows=tuple(_contrast_cells(contrast, found) for contrast in contrasts),
-        absent="Nothing was compared.",
+def comparison_sheets(found: SuiteContrast) -> Iterator[tuple[str, Sheet]]:
+    """Yield the differences between two models on a suite, below a title."""
+    means = [found.mean] if found.mean else []
+    both = (
+        Sheet(
+            texts=("Language", "B against A"),
+            numbers=("A", "B", "B − A", "95 % interval", "p", "p (Holm)", "Prompts"),  # noqa: RUF001
+            rows=tuple(_contrast_cells(contrast, found) for contrast in contrasts),
+            absent="Nothing was compared.",
+        )
+        for contrasts in ((*found.languages, *means), found.unseen)
     )
+    yield from _titled(found.name, found.measure, *both)
 
 
 def assessment_markdown(found: Assessment) -> str:
@@ -60,12 +62,9 @@ def assessment_markdown(found: Assessment) -> str:
     return _page(
         f"# {markdown.plain(found.label)}",
         *(
-            part
+            f"## {title}\n\n{markdown.table(sheet)}"
             for one in found.suites
-            for part in (
-                f"## {one.suite.name}: {wording.MEASURES[one.suite.measure]}",
-                markdown.table(assessment_sheet(one)),
-            )
+            for title, sheet in assessment_sheets(one)
         ),
         wording.ASSESSED,
         f"Model {found.digest}",
@@ -78,12 +77,9 @@ def comparison_markdown(found: Comparison) -> str:
         f"# {markdown.plain(found.b)} against {markdown.plain(found.a)}",
         f"A is {markdown.plain(found.a)}, B is {markdown.plain(found.b)}.",
         *(
-            part
+            f"## {title}\n\n{markdown.table(sheet)}"
             for one in found.suites
-            for part in (
-                f"## {one.name}: {wording.MEASURES[one.measure]}",
-                markdown.table(comparison_sheet(one)),
-            )
+            for title, sheet in comparison_sheets(one)
         ),
         wording.COMPARED,
         *(f"- {markdown.plain(note)}" for note in found.notes),
@@ -93,7 +89,7 @@ def comparison_markdown(found: Comparison) -> str:
 def assessment_records(found: Assessment) -> Iterator[Record]:
     """Yield each rate of a model with its interval."""
     for one in found.suites:
-        for tag in one.languages:
+        for tag in (*one.languages, *one.unseen):
             for measure, rate in _rates(one.measured(tag)).items():
                 yield {
                     "suite": one.suite.name,
@@ -115,7 +111,8 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
 def comparison_records(found: Comparison) -> Iterator[Record]:
     """Yield each difference between two models."""
     for suite in found.suites:
-        for contrast in (*suite.languages, *([suite.mean] if suite.mean else [])):
+        means = [suite.mean] if suite.mean else []
+        for contrast in (*suite.languages, *suite.unseen, *means):
             yield {
                 "suite": suite.name,
                 "language": contrast.language or MEAN,
@@ -153,6 +150,21 @@ def as_csv(records: Sequence[Record]) -> str:
     writer.writeheader()
     writer.writerows(records)
     return text.getvalue()
+
+
+def _titled(
+    name: str, measure: Measure, trained: Sheet, unseen: Sheet
+) -> Iterator[tuple[str, Sheet]]:
+    """Yield the sheets that have rows; languages that are not trained stand apart."""
+    title = f"{name}: {wording.MEASURES[measure]}"
+    titled = ((title, trained), (f"{title} {wording.APART}", unseen))
+    yield from (pair for pair in titled if pair[1].rows)
+
+
+def _language_cells(found: SuiteAssessment, tag: str) -> Cells:
+    measured, measure = found.measured(tag), found.suite.measure
+    share = wording.share(measured.by(measure))
+    return (tag, share, *_rest(sheets.answer_cells(measured), measure))
 
 
 def _rest(cells: Cells, measure: Measure) -> Cells:

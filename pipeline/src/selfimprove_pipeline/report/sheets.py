@@ -64,7 +64,7 @@ def answers(story: Story, suite: SuiteStory) -> Sheet:
         rows=tuple(
             (wording.model(index), language, *answer_cells(suite.measured[index, language]))
             for index in story.planned
-            for language in story.languages
+            for language in (*story.trained(suite), *story.unseen(suite))
             if (index, language) in suite.measured
         ),
         absent="Not yet: no answers are evaluated.",

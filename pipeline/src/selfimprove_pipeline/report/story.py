@@ -70,6 +70,8 @@ class SuiteStory:
     means: Mapping[int, float]
     """means of the measure over the other languages, by model, where all of them are measured."""
     changes: tuple[Change, ...]
+    languages: tuple[str, ...] | None = None
+    """languages that the recipe gives the suite, None when they are the run's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,6 +208,15 @@ class Story:
     def languages(self) -> tuple[str, ...]:
         """The languages in the order of the tables: those to improve, then the dominant one."""
         return (*self.others, self.dominant)
+
+    def trained(self, suite: SuiteStory) -> tuple[str, ...]:
+        """Return the run's languages that a suite is in, in the order of the tables."""
+        own = suite.languages
+        return tuple(tag for tag in self.languages if own is None or tag in own)
+
+    def unseen(self, suite: SuiteStory) -> tuple[str, ...]:
+        """Return a suite's languages that the run does not train, in the recipe's order."""
+        return tuple(tag for tag in suite.languages or () if tag not in self.languages)
 
     @property
     def planned(self) -> range:

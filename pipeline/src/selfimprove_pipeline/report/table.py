@@ -21,12 +21,14 @@ def terminal(story: Story) -> Table:
         return table
     suite = story.suites[0]
     table.title = Text(f"{suite.name}: {wording.MEASURES[suite.measure]}")
-    for language in story.languages:
-        table.add_column(Text(language), justify="right")
-    table.add_column("mean of others", justify="right")
+    trained, unseen = story.trained(suite), story.unseen(suite)
+    for name in (*trained, "mean of others", *(f"{tag}, not trained" for tag in unseen)):
+        table.add_column(Text(name), justify="right")
     for index in story.planned:
-        cells = [_cell(suite, index, language) for language in story.languages]
-        table.add_row(wording.model(index), *cells, _mean(suite, index))
+        cells = [_cell(suite, index, language) for language in trained]
+        cells.append(_mean(story, suite, index))
+        cells += [_cell(suite, index, language) for language in unseen]
+        table.add_row(wording.model(index), *cells)
     return table
 
 
@@ -51,9 +53,9 @@ def _cell(suite: SuiteStory, index: int, language: str) -> Text:
     return text.append_text(_mark(suite, index, language))
 
 
-def _mean(suite: SuiteStory, index: int) -> Text:
+def _mean(story: Story, suite: SuiteStory, index: int) -> Text:
     if index not in suite.means:
-        return Text(wording.NOT_YET, style="dim")
+        return Text(wording.no_mean(story, suite), style="dim")
     return Text(wording.rate(suite.means[index])).append_text(_mark(suite, index, None))
 
 

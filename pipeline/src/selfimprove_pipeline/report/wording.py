@@ -35,6 +35,8 @@ COMPARED = (
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 
+APART = "in languages that are not trained, and in no mean"
+UNSEEN = "No pair is in these languages, and no mean holds them."
 MARKS = "Words at a rate judge its change since M0."
 EVASIVE = (
     "Evasive answers are found by how they begin, in the larger languages alone: a rough measure."
@@ -148,6 +150,12 @@ def change_to(suite: SuiteStory, index: int, language: str | None) -> Change | N
     return min(candidates, key=lambda change: change.before, default=None)
 
 
+def no_mean(story: Story, suite: SuiteStory) -> str:
+    """Say why a model has no mean: it comes, or the suite leaves out a language of it."""
+    is_whole = set(story.others) <= set(story.trained(suite))
+    return NOT_YET if is_whole else NONE
+
+
 def headline(story: Story) -> str:
     """Return the result in one sentence: each language of the first suite, from M0 to the last."""
     if not story.suites:
@@ -254,6 +262,7 @@ def judged(answer: Evaluated) -> str:
     """Say what was found on an answer."""
     marks = {1.0: "right", 0.0: "wrong"}
     found = [] if answer.score is None else [marks.get(answer.score, number(answer.score))]
+    found += [] if answer.extracted is None else [f"read as {answer.extracted}"]
     found += ["wrong language"] if answer.is_off_target else []
     found += ["evasive"] if answer.is_evasive else []
     found += ["empty"] if answer.is_empty else []

@@ -154,6 +154,9 @@ def _check(setting: Setting, index: int) -> Outcome:
 def _report(setting: Setting, index: int) -> Outcome:
     """Tell the run's outcome in the index, then publish what it has come to."""
     metadata = setting.run.metadata
+    model = ledger.model_at(setting, index)
+    if ledger.entry_of(setting, index) is None:  # without suites no pod has been at the last model
+        pod.note(pod.equipped(setting, "light", index), index, model)
     noted = pod.end(setting)
     digests = publish.publish(setting.repository, metadata.namespace, metadata.name)
     entries = {entry.index: entry for entry in noted.iterations}
@@ -163,7 +166,7 @@ def _report(setting: Setting, index: int) -> Outcome:
         if index in entries
     }
     languages = tuple(outcome.by_language(setting.spec, found))
-    return Outcome(artifacts.digest_of(digests), index, languages=languages)
+    return Outcome(artifacts.digest_of(digests), index, model=model.digest, languages=languages)
 
 
 def _delete(arguments: Namespace, emitter: Emitter) -> Outcome:

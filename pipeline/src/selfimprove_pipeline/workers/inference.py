@@ -15,7 +15,7 @@ from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.languages import Identify
 from selfimprove_pipeline.prompts import Parallel
-from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.translate import Direction, Passage
 from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
@@ -36,7 +36,6 @@ class Bench:
     setting: Setting
     model: Model
     prompts: Parallel
-    identify: Identify
 
     @cached_property
     def folder(self) -> Path:
@@ -47,6 +46,11 @@ class Bench:
     def renderer(self) -> Renderer:
         """The renderer of the model's tokenizer and template."""
         return Renderer(self.folder, self.setting.spec.chat)
+
+    def identify(self, suite: Suite) -> Identify:
+        """Return the identification among the run's languages and a suite's own."""
+        run = self.setting.spec.languages
+        return languages.identifier(tuple(dict.fromkeys((*run.all(), *suite.languages_in(run)))))
 
     def template(self) -> dict[str, str]:
         """Return the renderer's fingerprint, for the manifests of what it rendered."""
@@ -67,12 +71,7 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
     found = survey(iteration, setting.repository.manifest)
     if are_finished(found, names):
         return
-    bench = Bench(
-        setting=setting,
-        model=model,
-        prompts=setting.prompts_of(index),
-        identify=languages.identifier(setting.spec.languages.all()),
-    )
+    bench = Bench(setting=setting, model=model, prompts=setting.prompts_of(index))
 
     def engine() -> Completer:
         return start(bench.folder, bench.renderer)
@@ -130,13 +129,20 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
     suite = stages.suite_of(target.part, bench.setting.spec)
     language = target.part.removeprefix(f"{suite.name}.")
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
+    identify = bench.identify(suite)
 
     def pending(done: Rows[Evaluated], share: Share) -> Iterator[Request]:
         open_rows = [row for row in rows.values() if share.owns(row.id) and row.id not in done]
         return evaluate.requests(open_rows, language, suite, bench.setting.spec, bench.renderer)
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
-        return evaluate.evaluated(completion, rows[completion.key], language, bench.identify)
+        return evaluate.evaluated(
+            completion,
+            rows[completion.key],
+            language,
+            identify,
+            has_numbers=suite.has_numbers,
+        )
 
     def describe(made: Sequence[Evaluated]) -> dict[str, Mapping[str, float]]:
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}

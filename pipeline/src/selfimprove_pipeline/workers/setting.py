@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline import hub, prompts, stages
+from selfimprove_pipeline import hub, prompts, stages, suites
 from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.prompts import Parallel
@@ -98,7 +98,12 @@ class Setting:
     def prompts(self) -> Parallel:
         """All parallel prompts."""
         uri = self.spec.prompts.uri
-        return prompts.read(self._files(uri, self.prompts_store or self.store), uri)
+        store = self.prompts_store or self.store
+        files = {
+            language: store.read(f"{uri.rstrip('/')}/{language}.jsonl")
+            for language in self.spec.languages.all()
+        }
+        return prompts.read(files, uri)
 
     def prompts_of(self, index: int) -> Parallel:
         """Return the prompts of one iteration; the last model has none."""
@@ -119,7 +124,7 @@ class Setting:
         return {
             (suite.name, language): rows[: suite.limit]
             for suite in self.spec.evaluation.suites
-            for language, rows in self._suite(suite).items()
+            for language, rows in self._rows(suite).items()
         }
 
     def check_inputs(self) -> None:
@@ -155,12 +160,5 @@ class Setting:
         """Return a folder on this machine with the model's files, digests checked."""
         return self.repository.fetch_model(model.uri, files=model.files)
 
-    def _suite(self, suite: Suite) -> Parallel:
-        files = self._files(suite.uri, self.store)
-        return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
-
-    def _files(self, uri: str, store: Store) -> dict[str, bytes | None]:
-        return {
-            language: store.read(f"{uri.rstrip('/')}/{language}.jsonl")
-            for language in self.spec.languages.all()
-        }
+    def _rows(self, suite: Suite) -> Parallel:
+        return suites.read(suite, suite.languages_in(self.spec.languages), self.store.read)
