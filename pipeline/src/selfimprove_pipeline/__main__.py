@@ -18,6 +18,7 @@ from rich.console import Console
 from selfimprove_pipeline import devices
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.events import Emitter
+from selfimprove_pipeline.recipe import SUITE_KINDS
 from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
@@ -82,6 +83,8 @@ def _parser() -> ArgumentParser:
     validate.add_argument("--cluster", action="store_true", help="judge as the API server will")
     _with_engine(_with_file(commands, "plan", "show the resolved recipe and what would run"))
     _with_engine(_with_file(commands, "run", "run it, or resume it where it was"))
+    _add_evaluate(commands)
+    _add_compare(commands)
     show = _with_file(commands, "show", "show what the run has come to")
     show.add_argument("-o", "--output", choices=("table", "json"), default="table")
     report = _with_file(commands, "report", "write the report as HTML and Markdown")
@@ -96,6 +99,9 @@ def _parser() -> ArgumentParser:
         "--stages", type=_names, metavar="A,B", help="some of the worker's stages; unset means all"
     )
     worker.add_argument("--scratch", type=Path)
+    worker.add_argument(
+        "--only-evaluate", action="store_true", help="the file is a model's, measured without a run"
+    )
     return parser
 
 
@@ -108,14 +114,18 @@ def _with_file(
         parser.add_argument(argument)
     parser.add_argument("file", type=Path, help="the run file")
     _with_store(parser)
+    _with_settings(parser, "a value in place of the file's, such as training.beta=0.1")
+    return parser
+
+
+def _with_settings(parser: ArgumentParser, text: str) -> None:
     parser.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="PATH=VALUE",
-        help="a value in place of the file's, such as training.beta=0.1; may be repeated",
+        help=f"{text}; may be repeated",
     )
-    return parser
 
 
 def _with_store(parser: ArgumentParser) -> None:
@@ -125,6 +135,18 @@ def _with_store(parser: ArgumentParser) -> None:
         metavar="DIR",
         help="a folder in place of the S3 server: s3://bucket/key is DIR/bucket/key",
     )
+
+
+def _with_place(parser: ArgumentParser) -> None:
+    """Add the arguments that say where evaluations lie, for a model that no run file names."""
+    _with_store(parser)
+    parser.add_argument(
+        "--artifacts",
+        type=_place_uri,
+        metavar="s3://BUCKET[/PREFIX]",
+        help="where evaluations lie; unset means the run file's storage, else s3://runs",
+    )
+    parser.add_argument("--endpoint", help="the S3 server; unset means AWS_ENDPOINT_URL")
 
 
 def _folder(text: str) -> Path:
@@ -152,6 +174,57 @@ def _add_upload(commands: "_SubParsersAction[Any]") -> None:
     upload.add_argument("uri", type=_bucket_uri, metavar="s3://BUCKET/PREFIX")
     upload.add_argument("--endpoint", help="the S3 server; unset means AWS_ENDPOINT_URL")
     _with_store(upload)
+
+
+def _add_evaluate(commands: "_SubParsersAction[Any]") -> None:
+    text = "measure any model on suites, without a run"
+    parser = commands.add_parser("evaluate", help=text, description=text)
+    parser.add_argument("model", help="a Hugging Face folder, s3://, hf:// or file:///")
+    parser.add_argument(
+        "--suite",
+        action="append",
+        metavar="KIND=URI",
+        help="a suite and its folder or URI, such as mgsm=s3://eval/mgsm; NAME:KIND=URI gives it a "
+        f"name of its own; KIND is one of {', '.join(SUITE_KINDS)}; may be repeated; unset means "
+        "those of --recipe",
+    )
+    parser.add_argument(
+        "--languages",
+        type=_names,
+        metavar="A,B,...",
+        help="the dominant language first; unset means those of --recipe, else every language "
+        "that all suites have, English first",
+    )
+    parser.add_argument(
+        "--recipe",
+        type=Path,
+        metavar="RUN.yaml",
+        help="measure as this run does: its languages, suites, template, sampling and storage",
+    )
+    _with_settings(parser, "a value of the recipe, such as generation.maxTokens=256")
+    _with_engine(parser)
+    _with_place(parser)
+    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+
+
+def _add_compare(commands: "_SubParsersAction[Any]") -> None:
+    text = "tell two models apart: differences with intervals, B minus A"
+    parser = commands.add_parser("compare", help=text, description=text)
+    for side in ("a", "b"):
+        parser.add_argument(
+            side,
+            metavar=side.upper(),
+            help="a run file (its last model), RUN.yaml@ITERATION, or a model that was evaluated",
+        )
+    _with_place(parser)
+    parser.add_argument("--out", type=Path, help="folder to write to; unset means print alone")
+
+
+def _place_uri(text: str) -> str:
+    if not text.startswith("s3://"):
+        message = f"expected s3://BUCKET or s3://BUCKET/PREFIX, found {text}"
+        raise ArgumentTypeError(message)
+    return text
 
 
 def _bucket_uri(text: str) -> str:

@@ -1,39 +1,31 @@
 """What each command of `selfimprove` does. `__main__` reads the arguments and binds."""
 
-import hashlib
 import json
-import os
 from argparse import Namespace
 from collections.abc import Callable
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Final
 
 import yaml
-from pydantic import ValidationError
 from rich.console import Console
 
 from selfimprove_pipeline import (
     export,
     forecast,
     judge,
-    local,
+    launcher,
     machine,
-    progress,
+    measurement,
     show,
 )
 from selfimprove_pipeline.artifacts import Index, Manifest, Pair
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.processes import Processes
-from selfimprove_pipeline.recipe import Run, Storage
+from selfimprove_pipeline.recipe import Run
 from selfimprove_pipeline.report import gather, publish
 from selfimprove_pipeline.report.story import Story
 from selfimprove_pipeline.report.table import terminal
-from selfimprove_pipeline.store import open_store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.workers.light import PAIRS
-from selfimprove_pipeline.workers.setting import Setting
 
 
 def validate(arguments: Namespace, console: Console) -> None:
@@ -57,49 +49,16 @@ def run(arguments: Namespace, console: Console) -> None:
     """Run what is missing and end with the table of scores."""
     setting = machine.setting_of(arguments)
     trackers.check(setting.spec.training.report_to)
-    with progress.display() as display:
-        processes = Processes(
-            arguments=_worker_arguments(arguments, setting),
-            log=machine.cache_folder() / "logs" / f"{setting.run.metadata.name}.log",
-            on_event=display.event,
-        )
-        spawn = _Counted(processes)
-        index = local.run(setting, spawn, display.worker)
+    done = launcher.run(arguments, setting)
+    index = done.index
     if index.outcome == "Suspended":
         console.print(f"{index.name}: suspended; {index.message}")
         return
-    done = "nothing to do, everything is in the store" if not spawn.count else "done"
-    console.print(f"{index.name}: {done}")
+    console.print(f"{index.name}: {done.summary}")
     if setting.spec.evaluation.suites:
         console.print(terminal(_story(setting.repository, setting.run)))
     for line in show.key_numbers(show.status(index, setting.repository)):
         console.print(line, highlight=False, soft_wrap=True)
-
-
-@dataclass
-class _Counted:
-    """A `local.Spawn` that counts the workers it started."""
-
-    spawn: Callable[[str, int], None]
-    count: int = 0
-
-    def __call__(self, worker: local.Worker, index: int) -> None:
-        self.count += 1
-        self.spawn(worker, index)
-
-
-def _worker_arguments(arguments: Namespace, setting: Setting) -> list[str]:
-    """Return the arguments with which a worker comes to the same setting.
-
-    Workers read a copy of the resolved run, so that the file may be edited meanwhile.
-    """
-    content = setting.run.model_dump_json(by_alias=True).encode()
-    name = f"{setting.run.metadata.name}-{hashlib.sha256(content).hexdigest()[:12]}.json"
-    copy = machine.cache_folder() / "runs" / name
-    copy.parent.mkdir(parents=True, exist_ok=True)
-    copy.write_bytes(content)
-    store = ["--store", str(arguments.store)] if arguments.store else []
-    return [str(copy), "--engine", arguments.engine, *store]
 
 
 def show_run(arguments: Namespace, console: Console) -> None:
@@ -118,10 +77,7 @@ def report(arguments: Namespace, console: Console) -> None:
     """Write the report as HTML and Markdown."""
     found = judge.load(arguments.file, arguments.set)
     story = _story(machine.repository_of(arguments, found), found)
-    folder: Path = arguments.out
-    if folder.is_file():
-        message = f"--out {folder}: expected a folder, found a file"
-        raise InputError(message)
+    folder = measurement.out_folder(arguments.out)
     folder.mkdir(parents=True, exist_ok=True)
     for ending, text in publish.pages(story).items():
         path = folder / f"{found.metadata.name}.{ending}"
@@ -135,14 +91,8 @@ def upload(arguments: Namespace, console: Console) -> None:
         message = f"{arguments.folder}: expected a folder, found none"
         raise InputError(message)
     bucket = arguments.uri.removeprefix("s3://").split("/", 1)[0]
-    try:
-        storage = Storage(bucket=bucket, endpoint=arguments.endpoint)
-    except ValidationError as error:
-        fields = ", ".join(str(detail["loc"][0]) for detail in error.errors())
-        message = f"expected the URI of a bucket and an http(s) endpoint, found a wrong {fields}"
-        raise InputError(message) from error
-    store = open_store(storage, folder=arguments.store, environment=os.environ)
-    repository = Repository(store, bucket=bucket, prefix="", cache=machine.cache_folder())
+    storage = machine.storage_at(f"s3://{bucket}", arguments.endpoint)
+    repository = machine.repository_at(arguments, storage)
     count = repository.upload_folder(arguments.folder, arguments.uri)
     console.print(f"{arguments.uri}: {count} files", highlight=False, soft_wrap=True)
 
@@ -206,6 +156,8 @@ COMMANDS: Final[dict[str, Callable[[Namespace, Console], None]]] = {
     "validate": validate,
     "plan": plan,
     "run": run,
+    "evaluate": measurement.evaluate,
+    "compare": measurement.compare,
     "show": show_run,
     "report": report,
     "upload": upload,

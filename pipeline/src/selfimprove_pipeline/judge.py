@@ -37,12 +37,7 @@ def load(path: Path, settings: Sequence[str] = (), *, for_cluster: bool = False)
 
     `for_cluster` refuses what only works on one machine.
     """
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        message = f"{path}: expected a run file, found none that can be read ({error.strerror})"
-        raise InputError(message) from error
-    document = parse(content, path.name)
+    document = read(path)
     for setting in settings:
         document = with_setting(document, setting)
     run = judge(document)
@@ -50,6 +45,16 @@ def load(path: Path, settings: Sequence[str] = (), *, for_cluster: bool = False)
     if mistakes:
         raise DocumentError(mistakes)
     return run
+
+
+def read(path: Path) -> Document:
+    """Return a run file as it is written, not yet judged."""
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        message = f"{path}: expected a run file, found none that can be read ({error.strerror})"
+        raise InputError(message) from error
+    return parse(content, path.name)
 
 
 def judge(document: Document) -> recipe.Run:

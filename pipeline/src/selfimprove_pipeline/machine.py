@@ -8,9 +8,12 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
+
 from selfimprove_pipeline import devices, external, hub, judge, recipe
 from selfimprove_pipeline.artifacts import Index
-from selfimprove_pipeline.recipe import Metadata, Run
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe import Metadata, Run, Storage
 from selfimprove_pipeline.store import Store, open_store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train import nodes
@@ -29,9 +32,14 @@ def cache_folder() -> Path:
     return Path(chosen) if chosen else Path.home() / ".cache" / "selfimprove"
 
 
-def setting_of(arguments: Namespace) -> Setting:
+def setting_of(arguments: Namespace, *, only_measures: bool = False) -> Setting:
     """Return the run of a file on this machine."""
     run = recipe.resolve(judge.load(arguments.file, arguments.set))
+    return setting_for(run, arguments, only_measures=only_measures)
+
+
+def setting_for(run: Run, arguments: Namespace, *, only_measures: bool) -> Setting:
+    """Return a resolved run on this machine."""
     repository = repository_of(arguments, run)
     pinned = _with_commit(run, repository.read_index(run.metadata.namespace, run.metadata.name))
     described = pinned.spec.translation.external
@@ -51,6 +59,7 @@ def setting_of(arguments: Namespace) -> Setting:
         requested_revision=run.spec.model.revision,
         prompts_store=_prompts_store(arguments, run),
         share=shards.share_of(os.environ),
+        only_measures=only_measures,
     )
 
 
@@ -78,6 +87,21 @@ def _with_commit(run: Run, index: Index | None) -> Run:
 
 def repository_of(arguments: Namespace, found: Run) -> Repository:
     """Return the repository of a run, in the folder or on the server that it names."""
-    storage = found.spec.storage
+    return repository_at(arguments, found.spec.storage)
+
+
+def repository_at(arguments: Namespace, storage: Storage) -> Repository:
+    """Return the repository of a storage, in the folder of `--store` or on its server."""
     store = open_store(storage, folder=arguments.store, environment=os.environ)
     return Repository(store, bucket=storage.bucket, prefix=storage.prefix, cache=cache_folder())
+
+
+def storage_at(uri: str, endpoint: str | None) -> Storage:
+    """Return the storage of `s3://BUCKET/PREFIX` on a server; unset means AWS_ENDPOINT_URL."""
+    bucket, _, prefix = uri.removeprefix("s3://").partition("/")
+    try:
+        return Storage(bucket=bucket, prefix=prefix.strip("/"), endpoint=endpoint)
+    except ValidationError as error:
+        fields = ", ".join(str(detail["loc"][0]) for detail in error.errors())
+        message = f"expected the URI of a bucket and an http(s) endpoint, found a wrong {fields}"
+        raise InputError(message) from error

@@ -1,13 +1,19 @@
 """The rows of an evaluation suite, whatever the format of its kind.
 
-The worker that evaluates and the report that shows gold answers read them here.
+The worker that evaluates and the report that shows gold answers read them here; `candidate` asks
+which languages a folder has.
 """
 
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
 
 from selfimprove_pipeline import mgsm, prompts
 from selfimprove_pipeline.prompts import Parallel
-from selfimprove_pipeline.recipe import Suite
+from selfimprove_pipeline.recipe import LANGUAGE_PATTERN, Suite
+
+NAME: Final = "{}.jsonl"
+"""Name of a language's file in our own format."""
 
 
 def read(
@@ -20,5 +26,17 @@ def read(
     if suite.has_numbers:
         return mgsm.read(suite.uri, languages, read_file)
     folder = suite.uri.rstrip("/")
-    files = {language: read_file(f"{folder}/{language}.jsonl") for language in languages}
+    files = {language: read_file(f"{folder}/{NAME.format(language)}") for language in languages}
     return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
+
+
+def languages_of(kind: str, names: Iterable[str]) -> set[str]:
+    """Return the languages of which a suite's folder has a file, from the names in it."""
+    found = set()
+    for name in names:
+        for pattern in mgsm.NAMES if kind == "mgsm" else (NAME,):
+            before, after = pattern.split("{}")
+            tag = name.removeprefix(before).removesuffix(after)
+            if name == pattern.format(tag) and re.match(LANGUAGE_PATTERN, tag):
+                found.add(tag)
+    return found

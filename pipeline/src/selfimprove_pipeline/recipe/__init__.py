@@ -30,6 +30,7 @@ from selfimprove_pipeline.recipe.sampling import (
     Translation,
 )
 from selfimprove_pipeline.recipe.sources import (
+    SUITE_KINDS,
     Chat,
     Evaluation,
     Languages,
@@ -44,6 +45,7 @@ __all__ = [
     "API_VERSION",
     "KIND",
     "LANGUAGE_PATTERN",
+    "SUITE_KINDS",
     "Chat",
     "Deadlines",
     "Evaluation",

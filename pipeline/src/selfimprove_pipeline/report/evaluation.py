@@ -5,7 +5,7 @@ models, so the interval is the paired one of `statistics`.
 """
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
@@ -30,9 +30,8 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
         for (name, model, language), by_id in answers.items()
         if name == suite.name
     }
-    has_scores = any(row.score is not None for by_id in rows.values() for row in by_id.values())
-    measure: Measure = "score" if has_scores else "offTarget"
-    values = {place: _values(by_id, measure) for place, by_id in rows.items()}
+    measure = measure_of(row for by_id in rows.values() for row in by_id.values())
+    values = {place: values_of(by_id, measure) for place, by_id in rows.items()}
     models = sorted({model for model, _ in rows})
     return SuiteStory(
         name=suite.name,
@@ -40,12 +39,17 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
         languages=None if suite.languages is None else suite.languages_in(languages),
         measured={place: measured(by_id.values()) for place, by_id in rows.items()},
         means={
-            model: _mean([values[model, language] for language in languages.others])
+            model: mean_of([values[model, language] for language in languages.others])
             for model in models
             if _are_in(values, model, languages.others)
         },
         changes=tuple(_changes(values, models, languages, suite.languages_in(languages))),
     )
+
+
+def measure_of(rows: Iterable[Evaluated]) -> Measure:
+    """Return what answers are judged by: whether they are right, where gold answers tell."""
+    return "score" if any(row.score is not None for row in rows) else "offTarget"
 
 
 def measured(rows: Collection[Evaluated]) -> Measured:
@@ -108,7 +112,8 @@ def _samples(
         )
 
 
-def _values(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:
+def values_of(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:
+    """Return what a measure says of each id, nothing of those that it does not judge."""
     if measure == "offTarget" and not _are_identified(by_id.values()):
         return {}
     if measure == "offTarget":
@@ -157,11 +162,11 @@ def _mean_change(values: Values, before: int, after: int, others: Sequence[str])
         if means[0] is not None and means[1] is not None
         else None
     )
-    value = _mean(sets[1]) - _mean(sets[0])
+    value = mean_of(sets[1]) - mean_of(sets[0])
     return Change(before=before, after=after, language=None, value=value, difference=difference)
 
 
-def _mean(languages: Sequence[Mapping[str, float]]) -> float:
+def mean_of(languages: Sequence[Mapping[str, float]]) -> float:
     """Return the mean of the languages' means: every language counts the same."""
     return sum(sum(rows.values()) / len(rows) for rows in languages) / len(languages)
 

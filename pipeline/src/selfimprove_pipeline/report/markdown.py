@@ -21,14 +21,14 @@ def render(story: Story) -> str:
         *_summary(story),
         *(part for suite in story.suites for part in _suite(story, suite)),
         "## Pairs",
-        _table(sheets.pairs(story)),
+        table(sheets.pairs(story)),
         "## Do gold answers agree with the labels?",
         wording.agreement(story) if story.agreements else "",
-        _table(sheets.agreements(story)),
+        table(sheets.agreements(story)),
         "## Training",
-        _table(sheets.training(story)),
+        table(sheets.training(story)),
         "## Time and tokens",
-        _table(sheets.work(story)),
+        table(sheets.work(story)),
         wording.TIMES if story.work else "",
         *_samples(story),
         "## What this report cannot tell",
@@ -49,7 +49,7 @@ def plain(text: str) -> str:
     return LINE_BREAK.sub("<br>", escaped)
 
 
-def _table(sheet: Sheet) -> str:
+def table(sheet: Sheet) -> str:
     """Return a table, or why there is none."""
     if not sheet.rows:
         return sheet.absent
@@ -78,13 +78,13 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
     )
     return [
         f"## {suite.name}: {wording.MEASURES[suite.measure]}",
-        _table(result),
+        table(result),
         *_unseen(story, suite),
         f"{wording.MARKS} {wording.INTERVALS}",
         "### Changes",
-        _table(sheets.changes(suite)),
+        table(sheets.changes(suite)),
         "### What the answers were like",
-        _table(sheets.answers(story, suite)),
+        table(sheets.answers(story, suite)),
         wording.EVASIVE,
     ]
 
@@ -95,8 +95,8 @@ def _unseen(story: Story, suite: SuiteStory) -> list[str]:
     if not unseen:
         return []
     rows = tuple((wording.model(index), *_cells(suite, index, unseen)) for index in story.planned)
-    table = _table(Sheet(texts=("Model", *unseen), rows=rows, absent=wording.NOT_YET))
-    return ["### Languages that are not trained", table, wording.UNSEEN]
+    result = Sheet(texts=("Model", *unseen), rows=rows, absent=wording.NOT_YET)
+    return ["### Languages that are not trained", table(result), wording.UNSEEN]
 
 
 def _cells(suite: SuiteStory, index: int, languages: Sequence[str]) -> Iterator[str]:
@@ -137,7 +137,7 @@ def _sample(sample: Sample) -> Iterator[str]:
         rows.append(("gold answer", "", sample.gold))
     for index, answer in sample.answers.items():
         rows.append((wording.model(index), wording.judged(answer), answer.completion))
-    yield _table(Sheet(texts=("", "found", "text"), rows=tuple(rows), absent=""))
+    yield table(Sheet(texts=("", "found", "text"), rows=tuple(rows), absent=""))
 
 
 def _again(story: Story) -> list[str]:
@@ -145,8 +145,8 @@ def _again(story: Story) -> list[str]:
     fence = "`" * max(3, longest + 1)
     return [
         "## How to make it again",
-        _table(sheets.models(story)),
-        _table(sheets.artifacts(story)),
+        table(sheets.models(story)),
+        table(sheets.artifacts(story)),
         f"{fence}yaml\n{story.recipe.rstrip()}\n{fence}",
-        _table(sheets.versions(story)),
+        table(sheets.versions(story)),
     ]

@@ -21,6 +21,17 @@ from selfimprove_pipeline.report.story import (
 
 Cells = tuple[str, ...]
 
+ANSWERS: Cells = (
+    "Answers",
+    "Right",
+    "Wrong language",
+    "Evasive",
+    "Empty",
+    "Cut at the limit",
+    "Mean characters",
+)
+"""Headings of what the answers of one model in one language were like."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sheet:
@@ -49,17 +60,9 @@ def answers(story: Story, suite: SuiteStory) -> Sheet:
     """Return what the answers were like, by model and language."""
     return Sheet(
         texts=("Model", "Language"),
-        numbers=(
-            "Answers",
-            "Right",
-            "Wrong language",
-            "Evasive",
-            "Empty",
-            "Cut at the limit",
-            "Mean characters",
-        ),
+        numbers=ANSWERS,
         rows=tuple(
-            (wording.model(index), language, *_answers(suite.measured[index, language]))
+            (wording.model(index), language, *answer_cells(suite.measured[index, language]))
             for index in story.planned
             for language in (*story.trained(suite), *story.unseen(suite))
             if (index, language) in suite.measured
@@ -169,7 +172,8 @@ def _change(change: Change, suite: SuiteStory) -> Cells:
     )
 
 
-def _answers(found: Measured) -> Cells:
+def answer_cells(found: Measured) -> Cells:
+    """Return the cells below `ANSWERS`."""
     rates = (found.score, found.off_target, found.evasive, found.empty, found.truncated)
     return (
         wording.count(found.empty.n),

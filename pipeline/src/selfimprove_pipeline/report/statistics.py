@@ -1,4 +1,4 @@
-"""Intervals: how far a number may lie from the truth, given how few prompts it was taken on.
+"""Intervals and p values: how sure a number is, given how few prompts it was taken on.
 
 They cover the choice of prompts alone; another training seed would move the numbers too.
 Pure and deterministic, the standard library only.
@@ -15,6 +15,8 @@ from statistics import NormalDist
 CONFIDENCE = 0.95
 RESAMPLES = 2000
 SEED = 42
+MOST_EXACT = 1000
+"""Changes of more prompts are tested by the normal approximation, within .001 of the exact p."""
 FEWEST = 10
 """With fewer prompts the bootstrap's interval is too narrow to judge by."""
 
@@ -95,19 +97,59 @@ def paired_bootstrap(
     R. Tibshirani, An introduction to the bootstrap, 1993, chapter 13). The same seed draws the
     same positions for every comparison of n ids, in the order of the sorted ids.
     """
-    ids = sorted(before.keys() & after.keys())
-    if not ids:
+    changes = _changes(before, after)
+    if not changes:
         return None
-    changes = [after[identifier] - before[identifier] for identifier in ids]
     n = len(changes)
+    interval = bootstrap(changes, resamples=resamples, seed=seed)
+    return Difference(math.fsum(changes) / n, interval, n)
+
+
+def bootstrap(values: Sequence[float], *, resamples: int = RESAMPLES, seed: int = SEED) -> Interval:
+    """Return the percentile interval of a mean, of one value a prompt."""
+    n = len(values)
     # Rounded, as a mean of zero must not lie a rounding error above zero.
     means = sorted(
-        round(sum(map(changes.__getitem__, drawn)) / n, 12)
+        round(sum(map(values.__getitem__, drawn)) / n, 12)
         for drawn in _resamples(n, resamples, seed)
     )
     tail = (1 - CONFIDENCE) / 2
-    interval = Interval(_quantile(means, tail), _quantile(means, 1 - tail))
-    return Difference(math.fsum(changes) / n, interval, n)
+    return Interval(_quantile(means, tail), _quantile(means, 1 - tail))
+
+
+def sign_flip(before: Mapping[str, float], after: Mapping[str, float], *, steps: int = 1) -> float:
+    """Return the two-sided p value of no change, by the exact sign-flip test; 1 of no ids.
+
+    If the models do not differ, each prompt's change is as likely as its opposite: p is the share
+    of all 2^n choices of signs that move the sum at least as far as it is (R. A. Fisher, The
+    design of experiments, 1935, section 21). Of right and wrong answers it is the exact test of
+    Q. McNemar, Psychometrika 12 (1947). Unlike a p value of the bootstrap it holds for few
+    prompts, and it is never 0, which the correction for many languages needs. Changes are
+    multiples of 1 / steps, and are rounded to such.
+    """
+    units = [round(change * steps) for change in _changes(before, after)]
+    sizes = [abs(unit) for unit in units if unit]
+    moved = abs(sum(units))
+    if len(sizes) <= MOST_EXACT:
+        return _exact(sizes, moved)
+    spread = math.sqrt(sum(size * size for size in sizes))
+    return 2 * NormalDist().cdf(-max(0, moved - 1) / spread)
+
+
+def holm(p_values: Sequence[float]) -> tuple[float, ...]:
+    """Return p values adjusted for their number, in the order given.
+
+    Below 5 % they keep the chance of even one false finding among all below 5 %, however they
+    depend on each other (S. Holm, A simple sequentially rejective multiple test procedure,
+    Scandinavian Journal of Statistics 6 (1979), 65-70).
+    """
+    order = sorted(range(len(p_values)), key=lambda place: p_values[place])
+    adjusted = [0.0] * len(p_values)
+    least = 0.0
+    for rank, place in enumerate(order):
+        least = max(least, min(1.0, (len(order) - rank) * p_values[place]))
+        adjusted[place] = least
+    return tuple(adjusted)
 
 
 def mean_over(languages: Sequence[Mapping[str, float]]) -> dict[str, float] | None:
@@ -121,6 +163,30 @@ def mean_over(languages: Sequence[Mapping[str, float]]) -> dict[str, float] | No
         identifier: math.fsum(rows[identifier] for rows in languages) / len(languages)
         for identifier in languages[0]
     }
+
+
+def _changes(before: Mapping[str, float], after: Mapping[str, float]) -> list[float]:
+    """Return the change of each id that both have, in the order of the sorted ids."""
+    ids = sorted(before.keys() & after.keys())
+    return [after[identifier] - before[identifier] for identifier in ids]
+
+
+def _exact(sizes: Sequence[int], moved: int) -> float:
+    """Return the share of signs of some sizes whose sum is at least as far from 0 as `moved`."""
+    # The sums of all subsets: their counts are the coefficients of the product of 1 + x^size,
+    # kept in one integer with `width` bytes a coefficient, as each is at most 2^n.
+    width = len(sizes) // 8 + 1
+    counts = 1
+    for size in sizes:
+        counts += counts << 8 * width * size
+    total = sum(sizes)
+    digits = counts.to_bytes(width * (total + 1), "little")
+    least = (total + moved) // 2
+    extreme = sum(
+        int.from_bytes(digits[width * place : width * (place + 1)], "little")
+        for place in range(least, total + 1)
+    )
+    return min(1.0, 2 * extreme / (1 << len(sizes)))
 
 
 @lru_cache(maxsize=2)

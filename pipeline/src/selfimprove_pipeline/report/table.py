@@ -1,6 +1,7 @@
-"""The result for the terminal: one row a model, one column a language of the first suite.
+"""Tables for the terminal: the result of a run, and any sheet.
 
-The end of `selfimprove run` prints it with rich. Texts are never read as rich's markup.
+The end of `selfimprove run` prints one row a model and one column a language of the first suite;
+`evaluate` and `compare` print sheets. Texts are never read as rich's markup.
 """
 
 from rich import box
@@ -8,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import Story, SuiteStory
 
 
@@ -27,6 +29,19 @@ def terminal(story: Story) -> Table:
         cells.append(_mean(story, suite, index))
         cells += [_cell(suite, index, language) for language in unseen]
         table.add_row(wording.model(index), *cells)
+    return table
+
+
+def of_sheet(title: str, sheet: Sheet) -> Table:
+    """Return a sheet as a table, narrow enough for 80 columns: headings wrap, numbers do not."""
+    table = Table(box=box.SIMPLE_HEAD, title=Text(title), padding=(0, 1, 0, 0), pad_edge=False)
+    for heading in sheet.texts:
+        table.add_column(Text(heading))
+    for place, heading in enumerate(sheet.numbers, start=len(sheet.texts)):
+        texts = [*heading.split(), *(row[place] for row in sheet.rows)]
+        table.add_column(Text(heading), justify="right", width=max(map(len, texts)))
+    for row in sheet.rows:
+        table.add_row(*map(Text, row))
     return table
 
 

@@ -22,10 +22,20 @@ INTERVALS = (
     "ranges cover the choice of prompts, not another training seed."
 )
 
+ASSESSED = (
+    "Ranges are 95 % intervals: Wilson's for a language, the bootstrap over prompts for the mean."
+)
+COMPARED = (
+    "The interval of a difference is the paired bootstrap's over the same prompts, p that of the "
+    "exact sign-flip test. “Better” and “worse” stand where p, by Holm's correction over the "
+    "suite's languages, is below .05; the mean is one test and stands for itself. They cover the "
+    "choice of prompts, not another training seed."
+)
 
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 
+APART = "in languages that are not trained, and in no mean"
 UNSEEN = "No pair is in these languages, and no mean holds them."
 MARKS = "Words at a rate judge its change since M0."
 EVASIVE = (
@@ -100,12 +110,26 @@ def per_second(tokens: float, wall: float) -> str:
 
 def verdict(change: Change, measure: Measure) -> str:
     """Say in words whether a change is real, and which way."""
-    if change.difference is None:
+    found = change.difference
+    return judgement(found.sign if found else 0, found.n if found else None, measure)
+
+
+def judgement(sign: int, n: int | None, measure: Measure) -> str:
+    """Say in words what the sign of a change over n prompts means; n is None of no interval."""
+    if n is None:
         return "no interval"
-    if change.difference.n < FEWEST:
+    if n < FEWEST:
         return "too few prompts to tell"
-    sign = change.difference.sign * (1 if measure == "score" else -1)
-    return {1: "better", 0: "no clear change", -1: "worse"}[sign]
+    which = sign * (1 if measure == "score" else -1)
+    return {1: "better", 0: "no clear change", -1: "worse"}[which]
+
+
+def probability(p: float | None) -> str:
+    """Write a p value with three digits."""
+    least = 0.001
+    if p is not None and p < least:
+        return "<.001"
+    return NONE if p is None else f"{p:.3f}".removeprefix("0")
 
 
 def model(index: int) -> str:

@@ -69,7 +69,8 @@ def _work(arguments: Namespace, emitter: Emitter) -> Outcome | None:
             return _report(machine.setting_of(arguments), arguments.iteration)
         case "delete":
             return _delete(arguments, emitter)
-    setting = _equipped(machine.setting_of(arguments), arguments)
+    setting = machine.setting_of(arguments, only_measures=arguments.only_evaluate)
+    setting = _equipped(setting, arguments)
     if not pod.is_here():
         _stages(arguments, setting, emitter)
         return None

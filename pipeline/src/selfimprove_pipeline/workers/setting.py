@@ -31,6 +31,14 @@ class Model:
     """files with their digests, which are checked when the folder is fetched."""
 
 
+def model_of(repository: Repository, uri: str, revision: str | None = None) -> Model:
+    """Return the model at a URI; one of the hub is downloaded for its digest."""
+    if uri.startswith("hf://"):
+        uri = f"file://{hub.download(uri, revision)}"  # literal, not quoted
+    digest, files = repository.model_digest(uri)
+    return Model(uri, digest, files)
+
+
 @dataclass(frozen=True)
 class Setting:
     """A resolved run on this machine. Inputs are read once, when they are first needed."""
@@ -48,6 +56,8 @@ class Setting:
     """promptsStore is where prompts lie if they have credentials of their own."""
     share: Share = WHOLE
     """share of the rows that are this process's."""
+    only_measures: bool = False
+    """onlyMeasures is a model that is evaluated without a run: it is M0 and the last one."""
 
     @property
     def spec(self) -> Spec:
@@ -57,7 +67,7 @@ class Setting:
     @property
     def last(self) -> int:
         """The index of the last model."""
-        return self.spec.iterations
+        return 0 if self.only_measures else self.spec.iterations
 
     def read_index(self) -> Index | None:
         """Return what the store says of this run, None before its first start."""
@@ -82,11 +92,7 @@ class Setting:
     @cached_property
     def base(self) -> Model:
         """M0."""
-        uri = self.base_uri
-        if uri.startswith("hf://"):
-            uri = f"file://{hub.download(uri, self.spec.model.revision)}"  # literal, not quoted
-        digest, files = self.repository.model_digest(uri)
-        return Model(uri, digest, files)
+        return model_of(self.repository, self.base_uri, self.spec.model.revision)
 
     @cached_property
     def prompts(self) -> Parallel:

@@ -1,0 +1,142 @@
+"""The recipe under which a model without a run is measured: the one place that builds it.
+
+`selfimprove evaluate` drives the stage of a run, so it needs a whole `Run`, with a name for its
+index and its log. What decides an evaluation comes from the arguments, or from another run's file
+(`--recipe`), so that both come to the same keys; everything else keeps its default.
+"""
+
+from argparse import Namespace
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from selfimprove_pipeline import artifacts, hub, judge, machine, recipe, suites
+from selfimprove_pipeline.document import Document, Path_, with_setting
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe import SUITE_KINDS, Run
+
+DECIDING: Final = ("profile", "languages", "chat", "generation", "inference", "evaluation")
+"""Parts of another run's spec that decide what is measured, and how."""
+BUCKET: Final = "s3://runs"
+"""Where evaluations lie unless an argument says otherwise."""
+NO_PROMPTS: Final = {"uri": "file:///none", "perIteration": 1}
+"""Every run has prompts; nothing reads those of a model that is only measured."""
+NAME_DIGITS: Final = 24
+FEWEST_LANGUAGES: Final = 2
+
+
+def run_of(arguments: Namespace) -> Run:
+    """Return the resolved run of `selfimprove evaluate`."""
+    document = _document(arguments)
+    for setting in arguments.set:
+        document = with_setting(document, setting)
+    run = recipe.resolve(judge.judge(document))
+    return _named(run)
+
+
+def uri_of(text: str) -> str:
+    """Return a URI as it is, a folder on this machine as its URI."""
+    return text if "://" in text else f"file://{Path(text).resolve()}"
+
+
+def _document(arguments: Namespace) -> Document:
+    """Return the file that a person would have written for this evaluation."""
+    other, places = _recipe(arguments.recipe)
+    spec: dict[str, Any] = {name: other[name] for name in DECIDING if name in other}
+    spec["model"] = {
+        **{name: value for name, value in other.get("model", {}).items() if name == "dtype"},
+        "uri": uri_of(arguments.model),
+    }
+    chosen = _suites(arguments.suite or ()) or (spec.get("evaluation") or {}).get("suites")
+    if not chosen:
+        message = f"--suite: expected KIND=URI, KIND one of {', '.join(SUITE_KINDS)}, found none"
+        raise InputError(message)
+    spec["evaluation"] = {"suites": chosen}
+    if arguments.languages or "languages" not in spec:
+        spec["languages"] = _languages(arguments.languages or _tags_of(chosen, arguments))
+    spec["storage"] = _storage(other, arguments)
+    spec["prompts"] = NO_PROMPTS
+    value = {
+        "apiVersion": recipe.API_VERSION,
+        "kind": recipe.KIND,
+        "metadata": {"name": "evaluate"},
+        "spec": spec,
+    }
+    own = _places(arguments)
+    replaced = {path[:2] for path in own}
+    kept = {path: place for path, place in places.items() if path[:2] not in replaced}
+    return Document(value, {**kept, **own})
+
+
+def _storage(other: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
+    """Return where the evaluations lie: as the arguments say, else with the other run's."""
+    is_given = arguments.artifacts is not None or arguments.endpoint is not None
+    if not is_given and "storage" in other:
+        return dict(other["storage"])
+    storage = machine.storage_at(arguments.artifacts or BUCKET, arguments.endpoint)
+    return storage.model_dump(mode="json", by_alias=True, exclude_none=True)
+
+
+def _recipe(path: Path | None) -> tuple[dict[str, Any], dict[Path_, str]]:
+    """Return the spec of another run's file with its places, once it is known to be good."""
+    if path is None:
+        return {}, {}
+    document = judge.read(path)
+    judge.judge(document)
+    given = {name: part for name, part in document.value["spec"].items() if part is not None}
+    return given, dict(document.places)
+
+
+def _places(arguments: Namespace) -> dict[Path_, str]:
+    """Return the argument that each part of the run comes from, for complaints about it."""
+    of_suites: dict[Path_, str] = {
+        ("spec", "evaluation", "suites", index): f"--suite {text}"
+        for index, text in enumerate(arguments.suite or ())
+    }
+    places: dict[Path_, str] = {(): "evaluate", ("spec", "model", "uri"): "MODEL", **of_suites}
+    return places | ({("spec", "languages"): "--languages"} if arguments.languages else {})
+
+
+def _suites(texts: Iterable[str]) -> list[dict[str, str]]:
+    return [_suite(text) for text in texts]
+
+
+def _suite(text: str) -> dict[str, str]:
+    """Return the suite of `KIND=URI`, or of `NAME:KIND=URI` for a name of its own."""
+    what, equals, uri = text.partition("=")
+    name, colon, kind = what.partition(":")
+    if not (equals and name and uri and bool(colon) == bool(kind)):
+        message = f"--suite: expected KIND=URI or NAME:KIND=URI, found {text}"
+        raise InputError(message)
+    return {"name": name, "uri": uri_of(uri), **({"kind": kind} if kind else {})}
+
+
+def _languages(tags: Sequence[str]) -> dict[str, Any]:
+    if len(tags) < FEWEST_LANGUAGES:
+        found = ", ".join(tags) or "none"
+        message = f"--languages: expected two or more, the dominant one first, found {found}"
+        raise InputError(message)
+    return {"dominant": tags[0], "others": list(tags[1:])}
+
+
+def _tags_of(chosen: Sequence[dict[str, Any]], arguments: Namespace) -> list[str]:
+    """Return the languages of which every suite has a file, English first, then by name."""
+    storage = machine.storage_at(arguments.artifacts or BUCKET, arguments.endpoint)
+    store = machine.repository_at(arguments, storage).store
+    found: list[set[str]] = []
+    for suite in chosen:
+        folder = f"{suite['uri'].rstrip('/')}/"
+        names = [entry.uri.removeprefix(folder) for entry in store.entries(folder)]
+        found.append(suites.languages_of(suite.get("kind", suite["name"]), names))
+    return sorted(set.intersection(*found), key=lambda tag: (tag != "en", tag))
+
+
+def _named(run: Run) -> Run:
+    """Return the run with its model's commit, under a name that equal evaluations share."""
+    revision = hub.pinned(run.spec.model, None)
+    model = run.spec.model.model_copy(update={"revision": revision})
+    spec = run.spec.model_copy(update={"model": model})
+    described = spec.model_dump(mode="json", by_alias=True)
+    name = f"evaluate-{artifacts.digest(described)[:NAME_DIGITS]}"
+    metadata = run.metadata.model_copy(update={"name": name})
+    return run.model_copy(update={"metadata": metadata, "spec": spec})

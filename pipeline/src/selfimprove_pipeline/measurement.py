@@ -1,0 +1,135 @@
+"""`selfimprove evaluate` and `compare`: models measured and told apart, with or without a run."""
+
+import re
+from argparse import Namespace
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console
+
+from selfimprove_pipeline import artifacts, candidate, judge, launcher, machine, show
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe import Run, Storage
+from selfimprove_pipeline.report import assessment, contenders, records
+from selfimprove_pipeline.report.assessment import Assessment
+from selfimprove_pipeline.report.contenders import Contender
+from selfimprove_pipeline.report.table import of_sheet
+from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.workers.setting import model_of
+
+RUN_FILE: Final = re.compile(r"(?P<file>.+\.(?:ya?ml|json))(?:@(?P<number>[0-9]+))?")
+
+
+def evaluate(arguments: Namespace, console: Console) -> None:
+    """Measure one model on suites; write its table, numbers and rows."""
+    folder = out_folder(arguments.out)
+    setting = machine.setting_for(candidate.run_of(arguments), arguments, only_measures=True)
+    done = launcher.run(arguments, setting)
+    console.print(f"{arguments.model}: {done.summary}", markup=False, soft_wrap=True)
+    (entry,) = done.index.iterations
+    found = assessment.gather(
+        setting.repository,
+        arguments.model,
+        entry.model_digest,
+        show.manifests_of("evaluate", entry, setting.repository),
+        setting.spec,
+    )
+    for one in found.suites:
+        for title, sheet in records.assessment_sheets(one):
+            console.print(of_sheet(title, sheet))
+    _write(folder, _assessment_files(found), console)
+
+
+def compare(arguments: Namespace, console: Console) -> None:
+    """Tell two models apart on what both were measured on."""
+    folder = None if arguments.out is None else out_folder(arguments.out)
+    found = contenders.compare(*_contenders(arguments))
+    console.print(f"A is {found.a}, B is {found.b}", markup=False, soft_wrap=True)
+    for one in found.suites:
+        for title, sheet in records.comparison_sheets(one):
+            console.print(of_sheet(title, sheet))
+    for note in found.notes:
+        console.print(f"note: {note}", markup=False, soft_wrap=True)
+    if folder is not None:
+        files = {
+            "comparison.md": records.comparison_markdown(found).encode(),
+            "comparison.csv": records.as_csv(list(records.comparison_records(found))).encode(),
+            "comparison.json": records.comparison_json(found).encode(),
+        }
+        _write(folder, files, console)
+
+
+def out_folder(folder: Path) -> Path:
+    """Return the folder of `--out`, refused before anything is computed if it is a file."""
+    if folder.is_file():
+        message = f"--out {folder}: expected a folder, found a file"
+        raise InputError(message)
+    return folder
+
+
+def _assessment_files(found: Assessment) -> dict[str, bytes]:
+    rows = {
+        f"rows/{suite}.{language}.jsonl": artifacts.lines(found.rows[suite, language])
+        for suite, language in found.rows
+    }
+    return {
+        "evaluation.md": records.assessment_markdown(found).encode(),
+        "evaluation.csv": records.as_csv(list(records.assessment_records(found))).encode(),
+        "evaluation.json": records.assessment_json(found).encode(),
+        **rows,
+    }
+
+
+def _write(folder: Path, files: Mapping[str, bytes], console: Console) -> None:
+    for name, content in files.items():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
+    console.print(f"written to {folder.resolve()}", highlight=False, markup=False, soft_wrap=True)
+
+
+def _contenders(arguments: Namespace) -> tuple[Contender, Contender]:
+    """Return A and B; a model's evaluations lie where the arguments or the other's run say."""
+    texts = (arguments.a, arguments.b)
+    runs = [_run_of(text) for text in texts]
+    storage = _storage(arguments, [found for found, _ in runs if found is not None])
+    a, b = (
+        _contender(text, found, number, machine.repository_at(arguments, _or(found, storage)))
+        for text, (found, number) in zip(texts, runs, strict=True)
+    )
+    return a, b
+
+
+def _run_of(text: str) -> tuple[Run | None, int | None]:
+    """Return the run of `RUN.yaml` or `RUN.yaml@ITERATION`; None of a model."""
+    match = RUN_FILE.fullmatch(text)
+    if match is None or "://" in text:
+        return None, None
+    number = match["number"]
+    return judge.load(Path(match["file"])), None if number is None else int(number)
+
+
+def _storage(arguments: Namespace, runs: list[Run]) -> Storage:
+    if runs and arguments.artifacts is None and arguments.endpoint is None:
+        return runs[0].spec.storage
+    return machine.storage_at(arguments.artifacts or candidate.BUCKET, arguments.endpoint)
+
+
+def _or(found: Run | None, storage: Storage) -> Storage:
+    return storage if found is None else found.spec.storage
+
+
+def _contender(
+    text: str, found: Run | None, number: int | None, repository: Repository
+) -> Contender:
+    if found is None:
+        digest = model_of(repository, candidate.uri_of(text)).digest
+        return contenders.of_digest(text, repository, digest)
+    index = repository.read_index(found.metadata.namespace, found.metadata.name)
+    if index is None or not index.iterations:
+        message = f"{text}: expected a run in the store, found none; start it first"
+        raise InputError(message)
+    entry = contenders.entry_of(index, number, found.metadata.name)
+    label = f"{found.metadata.name} M{entry.index}"
+    return contenders.of_digest(label, repository, entry.model_digest)

@@ -1,0 +1,120 @@
+"""What one model came to on its suites: numbers of `selfimprove evaluate`, each with its interval.
+
+The rates and tables are those of the report (`evaluation`, `sheets`); here stands what a single
+model has more: the interval of its mean over the languages.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selfimprove_pipeline import artifacts
+from selfimprove_pipeline.artifacts import Evaluated, Manifest
+from selfimprove_pipeline.recipe import Languages, Spec, Suite
+from selfimprove_pipeline.report import evaluation
+from selfimprove_pipeline.report.statistics import Interval, bootstrap, mean_over
+from selfimprove_pipeline.report.story import Measured, SuiteStory
+from selfimprove_pipeline.store.repository import Repository
+
+Parts = Mapping[tuple[str, str], Sequence[Evaluated]]
+"""Evaluated rows by suite and language."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Mean:
+    """The mean of a suite's measure over the recipe's languages, each counting the same."""
+
+    value: float
+    interval: Interval | None
+    """interval over the prompts, None where the languages' ids are not the same."""
+    languages: int
+    """languages is how many the measure judges."""
+    n: int | None
+    """n is the number of prompts, each in every language; None where `interval` is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteAssessment:
+    """A model on one suite."""
+
+    suite: SuiteStory
+    languages: tuple[str, ...]
+    unseen: tuple[str, ...]
+    """unseen are the suite's languages that are none of the recipe's."""
+    mean: Mean | None
+    """mean is None of fewer than two languages that the measure judges."""
+
+    def measured(self, language: str) -> Measured:
+        """Return the rates in one language."""
+        return self.suite.measured[0, language]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Assessment:
+    """A model on all its suites."""
+
+    label: str
+    digest: str
+    suites: tuple[SuiteAssessment, ...]
+    rows: Parts
+    keys: Mapping[str, str]
+    """keys of the artifacts by part."""
+
+
+def gather(
+    repository: Repository,
+    label: str,
+    digest: str,
+    manifests: Mapping[str, Manifest],
+    spec: Spec,
+) -> Assessment:
+    """Return what a model's finished evaluations hold."""
+    rows: dict[tuple[str, str], Sequence[Evaluated]] = {}
+    for part, manifest in manifests.items():
+        suite, language = part.split(".", 1)
+        rows[suite, language] = repository.rows(manifest, artifacts.Evaluated)
+    measured = {suite for suite, _ in rows}
+    return Assessment(
+        label=label,
+        digest=digest,
+        suites=tuple(
+            suite_assessment(suite, rows, spec.languages)
+            for suite in spec.evaluation.suites
+            if suite.name in measured
+        ),
+        rows=rows,
+        keys={part: manifest.key for part, manifest in manifests.items()},
+    )
+
+
+def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAssessment:
+    """Return what the answers to one suite amount to."""
+    answers = {
+        (name, 0, language): {row.id: row for row in found}
+        for (name, language), found in rows.items()
+    }
+    story = evaluation.suite_story(suite, languages, answers)
+    ordered = (*languages.others, languages.dominant)
+    tags = tuple(tag for tag in ordered if (0, tag) in story.measured)
+    values = [evaluation.values_of(answers[suite.name, 0, tag], story.measure) for tag in tags]
+    return SuiteAssessment(
+        suite=story,
+        languages=tags,
+        unseen=tuple(
+            tag
+            for tag in suite.languages_in(languages)
+            if tag not in ordered and (0, tag) in story.measured
+        ),
+        mean=_mean([found for found in values if found]),
+    )
+
+
+def _mean(values: Sequence[Mapping[str, float]]) -> Mean | None:
+    if len(values) < 2:  # noqa: PLR2004  the mean over one language is the language
+        return None
+    parallel = mean_over(values)
+    return Mean(
+        value=evaluation.mean_of(values),
+        interval=bootstrap([parallel[name] for name in sorted(parallel)]) if parallel else None,
+        languages=len(values),
+        n=len(parallel) if parallel else None,
+    )

@@ -1,0 +1,155 @@
+"""One model on its suites: the numbers and how they are written."""
+
+import csv
+import io
+import json
+
+import pytest
+from rich.console import Console
+
+from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.recipe import Languages, Suite
+from selfimprove_pipeline.report import records, table
+from selfimprove_pipeline.report.assessment import Assessment, suite_assessment
+from selfimprove_pipeline.report.statistics import wilson
+
+LANGUAGES = Languages(dominant="en", others=("es", "de"))
+SUITE = Suite(name="s", kind="exactMatch", uri="s3://eval/s")
+EVIL = "[red]| `m0` |<b>"
+
+
+def rows(right: int | None, n: int = 100, *, off: int = 0, known: bool = True) -> list[Evaluated]:
+    """Return answers of which the first ones are right, and the first ones off target."""
+    return [
+        Evaluated(
+            id=f"p{place}",
+            language="xx",
+            prompt="q",
+            completion="a",
+            finish_reason="stop",
+            completion_tokens=1,
+            score=None if right is None else float(place < right),
+            identified="en" if known else None,
+            is_off_target=place < off,
+            is_empty=False,
+            is_evasive=False,
+        )
+        for place in range(n)
+    ]
+
+
+def assessed(*unseen: str) -> Assessment:
+    """Return a model with right answers of .40, .20 and .90 in en, es and de, else of .10."""
+    found = {("s", "en"): rows(40, off=3), ("s", "es"): rows(20), ("s", "de"): rows(90)}
+    found |= {("s", tag): rows(10) for tag in unseen}
+    own = (*unseen, *LANGUAGES.all()) if unseen else None
+    suite = suite_assessment(SUITE.model_copy(update={"languages": own}), found, LANGUAGES)
+    return Assessment(label=EVIL, digest="d", suites=(suite,), rows=found, keys={"s.en": "k"})
+
+
+def test_every_rate_is_written_with_n_and_its_wilson_interval() -> None:
+    """In the JSON by suite, language and measure, in the CSV as one line each, not rounded."""
+    found = assessed()
+    nested = json.loads(records.assessment_json(found))["suites"]["s"]
+    lines = list(
+        csv.DictReader(io.StringIO(records.as_csv(list(records.assessment_records(found)))))
+    )
+    expected = wilson(20, 100)
+
+    assert nested["es"]["score"] == {
+        "value": 0.2,
+        "n": 100,
+        "low": expected.low,
+        "high": expected.high,
+    }
+    assert nested["en"]["offTarget"]["value"] == 0.03
+    assert len(lines) == 3 * 5 + 1
+    assert {
+        "suite": "s",
+        "language": "es",
+        "measure": "score",
+        "value": "0.2",
+        "n": "100",
+        "low": str(expected.low),
+        "high": str(expected.high),
+    } in lines
+
+
+def test_the_mean_has_an_interval_over_the_prompts() -> None:
+    """The dominant language counts as the others; a resample draws a prompt in all languages."""
+    (suite,) = assessed().suites
+
+    assert suite.languages == ("es", "de", "en")
+    assert suite.mean is not None
+    assert suite.mean.value == pytest.approx(0.5)
+    assert (suite.mean.languages, suite.mean.n) == (3, 100)
+    assert suite.mean.interval is not None
+    # 20 prompts have 1, 20 have 2/3, 50 have 1/3, 10 have 0: a deviation of .30.
+    assert suite.mean.interval.low == pytest.approx(0.5 - 1.96 * 0.030, abs=0.01)
+    assert suite.mean.interval.high == pytest.approx(0.5 + 1.96 * 0.030, abs=0.01)
+
+
+def test_a_language_that_no_detector_knows_is_not_in_the_mean() -> None:
+    """Its share in a wrong language is unknown, not zero."""
+    found = {
+        ("s", "en"): rows(None, off=10),
+        ("s", "es"): rows(None, off=20),
+        ("s", "de"): rows(None, known=False),
+    }
+    suite = suite_assessment(SUITE, found, LANGUAGES)
+
+    assert suite.suite.measure == "offTarget"
+    assert suite.mean is not None
+    assert suite.mean.value == pytest.approx(0.15)
+    assert suite.mean.languages == 2
+    assert (
+        "offTarget"
+        not in json.loads(
+            records.assessment_json(
+                Assessment(label="m", digest="d", suites=(suite,), rows=found, keys={})
+            )
+        )["suites"]["s"]["de"]
+    )
+
+
+def test_languages_that_are_not_trained_stand_apart() -> None:
+    """In a table of their own and in every file, in the suite's order, and not in the mean."""
+    found = assessed("th", "bn")
+    (suite,), (plain,) = found.suites, assessed().suites
+    (_, trained), (title, unseen) = records.assessment_sheets(suite)
+    nested = json.loads(records.assessment_json(found))["suites"]["s"]
+
+    assert suite.mean == plain.mean
+    assert [row[0] for row in trained.rows] == ["es", "de", "en", "mean of 3"]
+    assert [row[0] for row in unseen.rows] == ["th", "bn"]
+    assert f"## {title}\n\n| Language |" in records.assessment_markdown(found)
+    assert list(nested) == ["es", "de", "en", "th", "bn", "mean"]
+    assert nested["bn"]["score"]["value"] == 0.1
+    assert len(list(records.assessment_sheets(plain))) == 1
+
+
+def test_a_suite_without_any_trained_language_has_one_table() -> None:
+    """No empty one, and no mean."""
+    suite = SUITE.model_copy(update={"languages": ("bn", "th")})
+    found = suite_assessment(suite, {("s", "bn"): rows(10), ("s", "th"): rows(20)}, LANGUAGES)
+    ((title, sheet),) = records.assessment_sheets(found)
+
+    assert found.mean is None
+    assert title == "s: right answers in languages that are not trained, and in no mean"
+    assert [row[0] for row in sheet.rows] == ["bn", "th"]
+
+
+def test_names_are_never_read_as_markup() -> None:
+    """Neither by Markdown nor by the terminal, and every row has a cell a column."""
+    found = assessed()
+    assert EVIL not in records.assessment_markdown(found)
+    ((_, sheet),) = records.assessment_sheets(found.suites[0])
+    assert {len(row) for row in sheet.rows} == {len(sheet.texts) + len(sheet.numbers)}
+
+    terminal = io.StringIO()
+    Console(width=80, file=terminal).print(table.of_sheet("[red]s", sheet))
+    assert "[red]s" in terminal.getvalue()
+    assert "\N{HORIZONTAL ELLIPSIS}" not in terminal.getvalue()
+    assert "mean of 3 " in terminal.getvalue()
+    assert "characters" in terminal.getvalue()
+    assert ".20 (.13\N{EN DASH}.29)" in terminal.getvalue()
