@@ -12,6 +12,8 @@ MINIATURE := examples/miniature
 
 .DEFAULT_GOAL := help
 CLUSTER_TESTS ?= tests/cluster
+# Files in the order of their names: the long ones are not the last, while the other core idles.
+IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NONE := test $$? = 5 # pytest found no such test among those that were named
 .PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
 
@@ -37,13 +39,13 @@ demo: env ## M0 -> M1 -> M2 of the miniature model, then a table and a report
 	$(RUN) report $(MINIATURE)/run.yaml --store $(DEMO)/store --out $(DEMO)
 
 test: env check ## all checks and tests but those that need a cluster
-	$(BIN)/python -m pytest -m "not cluster" --numprocesses 2 --dist loadfile
+	$(BIN)/python -m pytest -m "not cluster" $(IN_PARALLEL)
 
 test-fast: env ## the tests that start no engine, train nothing and need no cluster
 	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
 
 test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
-	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) --numprocesses 2 --dist loadfile || $(NONE)
+	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) $(IN_PARALLEL) || $(NONE)
 	$(BIN)/python -m pytest -m "cluster and alone" $(CLUSTER_TESTS) || $(NONE)
 
 check: env ## lint, types, layers and spelling; changes nothing
