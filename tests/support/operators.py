@@ -9,13 +9,14 @@ import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 
 from support.cli import REPOSITORY
-from support.kube import JSON, Kube, eventually, kubectl
+from support.kube import JSON, Kube, Refusal, eventually, kubectl
 
 CHART: Final = REPOSITORY / "charts" / "selfimprove"
 VALUES: Final = REPOSITORY / "tests" / "cluster" / "values.yaml"
@@ -142,8 +143,13 @@ def install_definition(kube: Kube, folder: Path) -> None:
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(body))
     name = body["metadata"]["name"]
     kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
-    eventually(
-        lambda: kube.ask("GET", "/apis/selfimprove.dev/v1alpha1")["resources"],
-        within=START_SECONDS,
-        what="the definition to be served",
-    )
+    eventually(lambda: _is_served(kube), within=START_SECONDS, what="the definition to be served")
+
+
+def _is_served(kube: Kube) -> bool:
+    try:
+        return bool(kube.ask("GET", "/apis/selfimprove.dev/v1alpha1")["resources"])
+    except Refusal as error:
+        if error.status == HTTPStatus.NOT_FOUND:
+            return False
+        raise
