@@ -4,6 +4,7 @@ Each test module has a namespace of its own with an operator that watches nothin
 each module the minutes that it took are printed.
 """
 
+import fcntl
 import os
 import shutil
 from collections import defaultdict
@@ -89,8 +90,10 @@ def operator_image() -> None:
 
 @pytest.fixture(scope="session")
 def definition(kube: Kube, tmp_path_factory: pytest.TempPathFactory) -> None:
-    """Install the definition of runs."""
-    install_definition(kube, tmp_path_factory.mktemp("definition"))
+    """Install the definition of runs; of two workers that do so at once one would be refused."""
+    with (tmp_path_factory.getbasetemp().parent / "definition.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        install_definition(kube, tmp_path_factory.mktemp("definition"))
 
 
 @pytest.fixture(scope="session")
