@@ -157,7 +157,10 @@ def test_a_claims_model_is_read_where_the_pod_has_it(
 
 
 def test_check_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
-    """The light image has none of them; the command line is that of the pod."""
+    """The light image has none of them; the command line is that of the pod.
+
+    It warns of the prompts that the suite has too, and leaves a list of them.
+    """
     root = world(tmp_path / "store")
     path = tmp_path / "run.json"
     path.write_text(json.dumps(file(evaluation__suites=SUITES)))
@@ -166,6 +169,15 @@ def test_check_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     assert ended.code == 0, ended.errors
     assert set(ended.message) == {"contract", "digest", "stages", "totals"}
     assert ended.numbers["iteration"] == 0
+    warnings = [event["message"] for event in ended.events if event["event"] == "warning"]
+    assert [line.partition(":")[0] for line in warnings] == [
+        "exactMatch in en",
+        "exactMatch in es",
+        "exactMatch in de",
+    ]
+    assert warnings[0].startswith(ended.message["totals"]["warning"])
+    rows = (root / "runs" / "runs" / "local.test" / "overlap.jsonl").read_text().splitlines()
+    assert [json.loads(row)["prompt"] for row in rows] == ["p0", "p1"] * 3
     program = (
         "import sys; from selfimprove_pipeline.__main__ import main\n"
         "assert main(sys.argv[1:]) == 0\n"

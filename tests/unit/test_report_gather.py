@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from selfimprove_pipeline import artifacts, recipe
-from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest, Prompt, Score
+from selfimprove_pipeline.artifacts import (
+    Evaluated,
+    Index,
+    IterationIndex,
+    Manifest,
+    Overlaps,
+    Prompt,
+    Score,
+)
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.report import markdown, page
 from selfimprove_pipeline.report.gather import gather
@@ -339,6 +347,18 @@ def test_missing_suite_files_cost_only_the_gold_answers(repository: Repository) 
     assert len(story.samples) == 9
     assert {sample.gold for sample in story.samples} == {None}
     assert "s3://suites/sums/en.jsonl" in story.notes[0]
+
+
+def test_a_report_tells_of_prompts_that_were_trained_on(repository: Repository) -> None:
+    """Beside what it cannot tell, with the ids, on the page and in Markdown."""
+    writer = Writer(repository)
+    write_evaluation(writer, [0])
+    warning = "exactMatch in de: found 2 of 40 prompts there: p01 (row p07), p02 (nearly row p09)"
+    writer.index(spec(), overlaps=Overlaps(inputs="d", warnings=(warning,)))
+    story = gather(repository, namespace=None, name="small")
+    assert story.notes == (f"How much of a score is memory: {warning}",)
+    assert warning in page.render(story)
+    assert warning in markdown.render(story)
 
 
 def test_a_run_in_progress_has_what_is_there(repository: Repository) -> None:
