@@ -4,7 +4,11 @@
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
+
+RECIPES: Final = tuple(sorted(Path(__file__).resolve().parents[2].glob("examples/recipes/*.yaml")))
+"""The recipes of the released checkpoints."""
 
 BASE: Final = {
     "model": "{uri: s3://models/m0}",
