@@ -117,6 +117,16 @@ def test_too_few_prompts_for_a_later_iteration_are_told(tmp_path: Path) -> None:
         check.work(setting(world(tmp_path), **values))
 
 
+def test_a_filter_by_answers_needs_an_answer_to_every_prompt(tmp_path: Path) -> None:
+    """It would otherwise drop pairs for what nobody knows."""
+    root = world(tmp_path)
+    filtered = {"pairing__filters__wrongAnswer": True}
+    assert check.work(setting(root, **filtered))
+    write("prompts/set/de.jsonl", '{"id": "p0", "prompt": "a"}\n')(root)
+    with pytest.raises(InputError, match=r"de\.jsonl: expected the text field answer in every row"):
+        check.work(setting(root, **filtered))
+
+
 def test_good_inputs_leave_nothing_behind(tmp_path: Path) -> None:
     """The bucket is written to and read, and is empty again; equal inputs have equal digests."""
     root = world(tmp_path)

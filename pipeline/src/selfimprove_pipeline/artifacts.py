@@ -64,7 +64,7 @@ class Prompt(Row):
     id: str
     prompt: str
     answer: str | None = None
-    """answer is the gold answer; only the score stage and the suites read it."""
+    """answer is the gold answer; only the score stage, the suites and a filter of pairs read it."""
 
 
 class Answer(Row):

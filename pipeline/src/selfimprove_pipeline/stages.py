@@ -39,6 +39,8 @@ TABLE: Final = (
 )
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
 
+WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
+
 Digests = Mapping[tuple[Stage, str], str]
 """Payload digests of an iteration's finished artifacts, by stage and part."""
 
@@ -203,6 +205,9 @@ def _pair_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[st
     answers = {f"answers/{language}": done["generate", language] for language in languages.all()}
     names = [direction(source, target) for source, target in languages.directions()]
     translations = {f"translations/{name}": done["translate", name] for name in names}
+    if iteration.spec.pairing.filters.wrong_answer:
+        gold = {f"gold/{language}": iteration.gold[language] for language in languages.all()}
+        return {"": {**prompts, **answers, **translations, **gold}}
     return {"": {**prompts, **answers, **translations}}
 
 
@@ -232,6 +237,8 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
 def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
     values = recipe.fields_of(spec, stage)
+    if not values.get(WRONG_ANSWER):
+        values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
     if stage == "evaluate":
         suite = suite_of(part, spec)
         own = recipe.fields_of(suite, stage)
