@@ -17,15 +17,15 @@ TOOLCHAIN = Toolchain(inference={}, light={}, training={}, translation={})
 PER_ITERATION = 3
 
 
-def smaller(path: Path) -> Run:
+def smaller(path: Path, *more: str) -> Run:
     """Return a recipe with few prompts and a model in the store."""
-    settings = ["model.uri=s3://models/m0", f"prompts.perIteration={PER_ITERATION}"]
+    settings = ["model.uri=s3://models/m0", f"prompts.perIteration={PER_ITERATION}", *more]
     return recipe.resolve(judge.load(path, settings))
 
 
-def setting(path: Path, folder: Path) -> Setting:
+def setting(path: Path, folder: Path, *more: str) -> Setting:
     """Return a recipe on a store that has what it asks for."""
-    run = smaller(path)
+    run = smaller(path, *more)
     store = FolderStore(folder)
     store.write("s3://models/m0/config.json", b"{}")
     store.write("s3://models/m0/model.safetensors", b"weights")
@@ -89,3 +89,20 @@ def test_a_recipe_plans_two_iterations_and_three_measurements(path: Path, tmp_pa
         *((1, stage) for stage in making),
         (2, "evaluate"),
     ]
+
+
+def test_a_baseline_is_planned_with_m0_alone(tmp_path: Path) -> None:
+    """Its evaluation is twice as large, that of later models is not."""
+    told = setting(RECIPES[0], tmp_path, "evaluation.baselines=[languageInstruction]")
+    plain = setting(RECIPES[0], tmp_path)
+    sizes = [
+        [
+            (step.num_artifacts, step.rows)
+            for step in forecast.steps(one)
+            if step.stage == "evaluate"
+        ]
+        for one in (plain, told)
+    ]
+    (artifacts, rows), *later = sizes[0]
+
+    assert sizes[1] == [(2 * artifacts, 2 * rows), *later]

@@ -240,6 +240,33 @@ def test_changes_equal_those_by_hand(repository: Repository) -> None:
     assert story.suites[0].means == pytest.approx({0: 22 / 80, 1: 36 / 80, 2: 48 / 80})
 
 
+def test_the_last_model_is_told_from_m0_that_knows_the_language(repository: Repository) -> None:
+    """What M2 has over the request to answer in the language, with the paired interval."""
+    writer = Writer(repository)
+    write_evaluation(writer, range(3))
+    for language, right in {"en": 30, "es": 20, "de": 18}.items():
+        rows = [answer(n, language, is_right=n < right) for n in range(PROMPTS)]
+        writer.artifact(0, "evaluate", f"exactMatch+languageInstruction.{language}", rows)
+    suites = [{"name": "exactMatch", "uri": "s3://suites/sums"}]
+    writer.index(spec(evaluation={"suites": suites, "baselines": ["languageInstruction"]}))
+    story = gather(repository, namespace=None, name="small")
+    (baseline,) = story.suites[0].baselines
+    found = {change.language: change for change in baseline.changes}
+
+    assert {change.after for change in baseline.changes} == {2}
+    assert {tag: round(change.value * PROMPTS, 6) for tag, change in found.items()} == {
+        "es": 0, "de": 10, "en": 2, None: 5,
+    }  # fmt: skip
+    assert found["de"].difference is not None
+    assert found["de"].difference.sign == 1
+    assert baseline.mean == pytest.approx(38 / 80)
+    assert change(story, 0, 2, "de").value == pytest.approx(16 / 40)
+    shown = markdown.render(story)
+    assert "| M0, told the language | M2 | de | better | +.25 |" in shown
+    assert "languageInstruction" not in shown.split("## How to make it again")[0]
+    assert page.render(story) == page.render(story)
+
+
 def test_properties_of_answers_are_counted(repository: Repository) -> None:
     """Off-target, evasive, empty and truncated answers each have their own rate."""
     writer = Writer(repository)

@@ -134,6 +134,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.seed": 7,
     "training.reportTo": ["wandb"],
     "evaluation.suites": [{"name": "exactMatch", "uri": "s3://eval/other", "limit": 5}],
+    "evaluation.baselines": ["languageInstruction"],
     "storage.endpoint": "http://minio:9000",
     "storage.region": "eu-1",
     "storage.bucket": "other",
@@ -257,6 +258,18 @@ def test_answers_are_in_the_keys_of_pairs_where_they_filter_them() -> None:
     assert changed(plain, others[1]) == {"score"}
     (target,) = stages.targets("pair", plain, Digests()) or ()
     assert stages.WRONG_ANSWER not in target.recipe
+
+
+def test_a_baseline_is_measured_of_m0_alone_under_keys_of_its_own() -> None:
+    """The same model and rows, asked in another way, and nothing of later models."""
+    told = iteration(evaluation__baselines=["languageInstruction"])
+    plain = keys(iteration())["evaluate"]
+    found = keys(told)["evaluate"]
+
+    assert plain == {part: key for part, key in found.items() if part in plain}
+    assert set(found) - set(plain) == {"exactMatch+languageInstruction.es"}
+    assert len(set(found.values())) == 2
+    assert keys(dataclasses.replace(told, index=1))["evaluate"] == plain
 
 
 @pytest.mark.parametrize("stage", ["generate", "translate", "pair", "reference", "train"])

@@ -134,9 +134,14 @@ def languages_of(direction_part: str) -> tuple[str, str]:
     return source, target
 
 
-def suite_part(suite: str, language: str) -> str:
-    """Return the part name of one suite in one language."""
-    return f"{suite}.{language}"
+def suite_part(suite: str, language: str, baseline: str | None = None) -> str:
+    """Return the part name of one suite in one language; of a baseline, `<suite>+<baseline>.`."""
+    return f"{suite}.{language}" if baseline is None else f"{suite}+{baseline}.{language}"
+
+
+def baseline_of(part: str) -> str | None:
+    """Return the baseline that a part of `evaluate` measures, None where it is the model."""
+    return part.partition(".")[0].partition("+")[2] or None
 
 
 def _target(
@@ -173,8 +178,10 @@ def _inputs(
 
 
 def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
+    baselines = () if iteration.index else iteration.spec.evaluation.baselines
     return {
-        suite_part(suite, language): {"model": iteration.model, "suite": rows}
+        suite_part(suite, language, baseline): {"model": iteration.model, "suite": rows}
+        for baseline in (None, *baselines)
         for (suite, language), rows in iteration.suites.items()
     }
 
@@ -245,10 +252,12 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
         if suite.languages is None:
             own.pop("languages")  # the keys are those from before suites had any
         values |= {f"suite.{path}": value for path, value in own.items()}
+        if (baseline := baseline_of(part)) is not None:
+            values["baseline"] = baseline
     return values
 
 
 def suite_of(part: str, spec: Spec) -> Suite:
     """Return the suite that a part of `evaluate` belongs to."""
-    name = part.split(".", 1)[0]
+    name = part.partition(".")[0].partition("+")[0]
     return next(suite for suite in spec.evaluation.suites if suite.name == name)

@@ -100,7 +100,9 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         iterations=spec.iterations,
         models=tuple(_model(iteration) for iteration in _ordered(index)),
         suites=tuple(
-            evaluation.suite_story(suite, spec.languages, answers)
+            evaluation.with_baselines(
+                evaluation.suite_story(suite, spec.languages, answers), suite, spec, answers
+            )
             for suite in spec.evaluation.suites
         ),
         pairs=tuple(_pairs(run)),

@@ -32,6 +32,14 @@ COMPARED = (
     "choice of prompts, not another training seed."
 )
 
+BASELINES = {"languageInstruction": "M0, told the language"}
+LEVELS = {"languageInstruction": "told"}
+"""Names of the baselines in tables, and in the little room of a chart."""
+TOLD = (
+    "M0, told the language, was asked in the prompt's language to answer in it: what a model has "
+    "over it is more than answering in the right language on request."
+)
+
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 
