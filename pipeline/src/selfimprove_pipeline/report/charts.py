@@ -49,8 +49,8 @@ class Rates:
     ticks: tuple[Tick, ...]
     dots: tuple[Dot, ...]
     line: str
-    levels: tuple[Tick, ...]
-    """levels are the rates of the baselines."""
+    levels: tuple[float, ...]
+    """levels are the heights of the baselines."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         ticks=tuple(Tick(height(value), wording.rate(value)) for value in (0, top / 2, top)),
         dots=tuple(dots),
         line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
-        levels=tuple(Tick(height(value), wording.LEVELS[name]) for name, value in levels),
+        levels=tuple(height(value) for _, value in levels),
     )
 
 

@@ -33,11 +33,10 @@ COMPARED = (
 )
 
 BASELINES = {"languageInstruction": "M0, told the language"}
-LEVELS = {"languageInstruction": "told"}
-"""Names of the baselines in tables, and in the little room of a chart."""
 TOLD = (
     "M0, told the language, was asked in the prompt's language to answer in it: what a model has "
-    "over it is more than answering in the right language on request."
+    "over it is more than answering in the right language on request. In charts it is the dashed "
+    "line."
 )
 
 MOST_NAMED = 8
