@@ -12,7 +12,7 @@ from selfimprove_operator import api, crd
 from selfimprove_pipeline import judge, recipe
 from selfimprove_pipeline.document import DocumentError
 from support.control_plane import ControlPlane
-from support.run_files import BAD, GOOD, Row
+from support.run_files import BAD, GOOD, RECIPES, Row
 
 RUNS = "/apis/selfimprove.dev/v1alpha1/namespaces/default/selfimproveruns"
 MERGE = "application/merge-patch+json"
@@ -43,6 +43,16 @@ def test_a_good_file_is_good_here_and_there(row: Row, served: ControlPlane, tmp_
     """`validate --cluster` and the API server take it."""
     assert complaint_of_validate(row, tmp_path) is None
     assert complaint_of_server(row, served) is None
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_a_recipe_is_good_here_and_there(path: Path, served: ControlPlane) -> None:
+    """`validate --cluster` and kubectl's dry run on the server take the file as it is."""
+    assert judge.load(path, for_cluster=True).spec.profile == "lidr-paper"
+    answer = served.kubectl(
+        "create", "--dry-run=server", "--validate=strict", "-f", "-", input=path.read_text()
+    )
+    assert answer.rc == 0, answer.stderr
 
 
 @pytest.mark.parametrize("row", BAD, ids=lambda row: row.name)

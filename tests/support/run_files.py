@@ -4,7 +4,11 @@
 """
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Final
+
+RECIPES: Final = tuple(sorted(Path(__file__).resolve().parents[2].glob("examples/recipes/*.yaml")))
+"""The recipes of the released checkpoints."""
 
 BASE: Final = {
     "model": "{uri: s3://models/m0}",
@@ -93,6 +97,7 @@ GOOD: Final = (
         {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: [en, ja, sw]}]}"},
     ),
     Row("a suite named by its kind", {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m}]}"}),
+    Row("a baseline", {"evaluation": "{baselines: [languageInstruction]}"}),
     Row("a number as an argument", {"inference": "{extraArgs: {max_num_seqs: 8}}"}),
     Row("a fraction as text", {"inference": '{extraArgs: {ratio: "0.5"}}'}),
     Row("a boolean as text", {"chat": '{templateKwargs: {enable_thinking: "false"}}'}),
@@ -265,6 +270,7 @@ BAD: Final = (
         },
         "spec.evaluation",
     ),
+    Row("a baseline that is none", {"evaluation": "{baselines: [none]}"}, "evaluation.baselines"),
     Row("an argument without name", {"inference": '{extraArgs: {"": 1}}'}, "inference.extraArgs"),
     Row(
         "an argument with a long name",

@@ -260,6 +260,17 @@ def test_what_only_a_cluster_does_is_noted(tmp_path: Path) -> None:
     ]
 
 
+def test_a_baseline_without_a_suite_is_noted(tmp_path: Path) -> None:
+    """The file is good, and yet nobody means it."""
+    path = tmp_path / "run.yaml"
+    path.write_text(GOOD)
+    told = ["evaluation.suites=[]", "evaluation.baselines=[languageInstruction]"]
+
+    assert judge.notes(judge.load(path, told)) == [
+        "spec.evaluation.baselines: without suites nothing is measured of them"
+    ]
+
+
 def test_null_is_a_field_that_is_not_set(tmp_path: Path) -> None:
     """As for the API server, wherever the field is known: its default or its profile fills it."""
     text = GOOD.replace("beta: 0.1", "beta: null\n  iterations: ~\n  scheduling: null").replace(

@@ -1,6 +1,7 @@
 """The local runner's decisions, with workers that only commit what they are asked for."""
 
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -60,7 +61,7 @@ class Committing:
 
 
 def start(one: Setting, spawn: local.Spawn) -> Index:
-    return local.run(one, spawn, lambda *_: None)
+    return local.run(one, spawn, lambda *_: None, lambda _: None)
 
 
 def index_of(one: Setting) -> Index:
@@ -106,6 +107,36 @@ def test_too_few_prompts_for_a_later_iteration_are_told_before_anything_runs(
 
     assert spawn.spawned == []
     assert one.read_index() is None
+
+
+def test_prompts_that_a_suite_has_are_warned_of_once(tmp_path: Path) -> None:
+    """The next start is silent, until other inputs come; the index keeps the warning."""
+    suites = [{"name": "offTarget", "uri": "s3://suites/set"}]
+    one = setting(tmp_path, evaluation__suites=suites)
+    shutil.copytree(tmp_path / "prompts" / "set", tmp_path / "suites" / "set")
+    told: list[list[str]] = []
+    for start_again in (one, setting(tmp_path, evaluation__suites=suites)):
+        told.append([])
+        local.run(start_again, Committing(start_again), lambda *_: None, told[-1].append)
+    (tmp_path / "suites" / "set" / "de.jsonl").write_bytes(
+        (tmp_path / "suites" / "set" / "en.jsonl").read_bytes()
+    )
+    changed = setting(tmp_path, evaluation__suites=suites)
+    local.run(changed, Committing(changed), lambda *_: None, told[1].append)
+
+    assert [line.split(":")[0] for line in told[0]] == [
+        "offTarget in en",
+        "offTarget in es",
+        "offTarget in de",
+    ]
+    assert "found 4 of 4 prompts there (4 exactly, 0 nearly)" in told[0][0]
+    assert told[0][0].endswith(
+        "p0 (row p0), p1 (row p1), p2 (row p2), p3 (row p3); all in s3://runs/runs/local.test/overlap.jsonl"
+    )
+    assert [line.split(":")[0] for line in told[1]] == ["offTarget in en", "offTarget in es"]
+    overlaps = index_of(changed).overlaps
+    assert overlaps is not None
+    assert list(overlaps.warnings) == told[1]
 
 
 def test_suspending_keeps_what_the_index_has(tmp_path: Path) -> None:

@@ -1,20 +1,26 @@
 """MGSM: the files of its owners, and accuracies from answers to them."""
 
+import io
 import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from selfimprove_pipeline import artifacts, devices, evaluate, mgsm
-from selfimprove_pipeline.artifacts import Evaluated, Prompt
+from selfimprove_pipeline.artifacts import Evaluated, Message, Prompt
+from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.ledger import Ledger
 from selfimprove_pipeline.prompts import Parallel, suite_digest
-from selfimprove_pipeline.report import markdown
+from selfimprove_pipeline.recipe import Suite
+from selfimprove_pipeline.report import markdown, page
 from selfimprove_pipeline.report.gather import gather
 from selfimprove_pipeline.report.statistics import Rate
+from selfimprove_pipeline.report.table import terminal
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import check, inference
@@ -159,9 +165,11 @@ class Scripted:
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
         for request in requests:
             number = int(request.key.partition("/")[2])
+            language = request.group.rpartition(".")[2]
+            is_told = "+languageInstruction" in request.group
             yield Completion(
                 key=request.key,
-                text=SAID[request.group.rpartition(".")[2]][number - 1],
+                text=SAID["en" if is_told else language][number - 1],
                 finish_reason="stop",
                 prompt_tokens=len(request.prompt),
                 completion_tokens=1,
@@ -219,15 +227,29 @@ def setting_of(root: Path, **suite: object) -> Setting:
     return Setting(made, store, repository, toolchain, "transformers", root / "cache")
 
 
+def told_setting(root: Path) -> Setting:
+    """Return the same with M0 told the language, as a baseline."""
+    setting = setting_of(root)
+    spec = setting.spec
+    evaluation = spec.evaluation.model_copy(update={"baselines": ("languageInstruction",)})
+    told = setting.run.model_copy(
+        update={"spec": spec.model_copy(update={"evaluation": evaluation})}
+    )
+    return replace(setting, run=told)
+
+
 def rows_of(setting: Setting) -> dict[str, tuple[Evaluated, ...]]:
-    """Evaluate M0 with the scripted engine and note it; return the rows by language."""
+    """Evaluate M0 with the scripted engine and note it; return the rows by language.
+
+    Those of a baseline stand below its own name and the language.
+    """
     inference.work(
         setting, 0, setting.base, lambda *_: Scripted(), lambda _: None, names=("evaluate",)
     )
     found = survey(setting.iteration(0, setting.base), setting.repository.manifest)
     Ledger(setting).enter(0, setting.base, found)
     return {
-        part.partition(".")[2]: setting.repository.rows(manifest, Evaluated)
+        part.removeprefix("mgsm").lstrip("."): setting.repository.rows(manifest, Evaluated)
         for part, manifest in found["evaluate"].manifests.items()
     }
 
@@ -264,6 +286,57 @@ def test_the_report_shows_accuracies_with_their_intervals(tmp_path: Path) -> Non
     assert "| M0 | de | 6 | .67 | .33 |" in shown
     assert {sample.gold for sample in story.samples} <= set(GOLD)
     assert "read as " in shown
+
+
+@pytest.mark.parametrize(
+    ("language", "asked"),
+    [
+        ("de", "Antworte auf Deutsch."),
+        ("zh-Hant", "请用中文回答。"),
+        ("tlh", "Answer in Klingon."),
+    ],
+)
+def test_a_baseline_asks_for_the_language_below_the_prompt(
+    tmp_path: Path, language: str, asked: str
+) -> None:
+    """In that language where we know the sentence; the model itself sees the prompt alone."""
+    spec = run().spec
+    suite = Suite(name="mgsm", uri=URI)
+    renderer = Renderer(tiny_qwen2(tmp_path / "m0"), spec.chat)
+    (plain,), (told,) = (
+        evaluate.requests(
+            [Prompt(id="p", prompt="2 + 2?")], language, suite, spec, renderer, baseline=baseline
+        )
+        for baseline in (None, "languageInstruction")
+    )
+    wanted = Message(role="user", content=f"2 + 2?\n\n{asked}")
+
+    assert plain.prompt == renderer.prompt_ids([Message(role="user", content="2 + 2?")])
+    assert told.prompt == renderer.prompt_ids([wanted])
+    assert plain.group != told.group
+
+
+def test_m0_that_is_told_the_language_stands_below_the_models(tmp_path: Path) -> None:
+    """With rates and mean of its own on page, in Markdown and in the terminal."""
+    setting = told_setting(tmp_path)
+    rows = rows_of(setting)
+    story = gather(setting.repository, namespace=None, name="test")
+    (suite,) = story.suites
+    (baseline,) = suite.baselines
+
+    assert set(rows) == {*LANGUAGES[:3], *(f"+languageInstruction.{n}" for n in LANGUAGES[:3])}
+    assert suite.measured[0, "es"].score == Rate(4, 6)
+    assert baseline.measured["es"].score == Rate(6, 6)
+    assert (baseline.mean, baseline.changes) == (1.0, ())
+    assert suite.means == {0: pytest.approx(4 / 6)}
+    shown = markdown.render(story)
+    assert "| M0, told the language | 1.00 (.61–1.00) | 1.00 (.61–1.00) |" in shown  # noqa: RUF001
+    assert "| M0, told the language | de | 6 |" in shown
+    assert page.render(story).count("M0, told the language") > 2
+    assert 'class="level"' in page.render(story)
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(terminal(story))
+    assert "M0, told the language" in console.export_text()
 
 
 def test_languages_that_are_not_trained_stand_apart(tmp_path: Path) -> None:

@@ -85,6 +85,20 @@ def test_wrong_input_ends_the_run_with_its_line() -> None:
     assert machine.jobs() == []
 
 
+def test_what_the_check_warns_of_is_told_once() -> None:
+    """As an Event of the run, which goes on."""
+    machine, _ = started()
+    machine.succeed(machine.job(), warning="mgsm in de: p1 (row 4)")
+    machine.settle()
+    machine.tick(11)
+    machine.settle()
+    warnings = [event for event in machine.told.events if event.kind == "Warning"]
+    assert [(event.reason, event.message) for event in warnings] == [
+        ("PromptsOverlap", "mgsm in de: p1 (row 4)")
+    ]
+    assert machine.job() == "run-0-inference-0"
+
+
 @pytest.mark.parametrize("code", [1, 75, 137], ids=["failure", "try again", "killed for memory"])
 def test_a_failure_is_an_attempt_with_a_back_off(code: int) -> None:
     """The program's own failure is launched again after 10 s, then 20 s, under a new number."""

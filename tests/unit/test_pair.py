@@ -1,6 +1,7 @@
 """The pairing rule: golden rows by hand, and what must hold for any rows."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -225,6 +226,50 @@ def test_an_overlong_prompt_has_no_answer_and_no_row() -> None:
     found = safe(given_texts)
 
     assert reasons(found) == [("p1", "es", "noAnswer")]
+
+
+ANSWERED = {
+    "the number": ("So she pays 3 * 6 = 18 dollars. The answer is 18.", "18", False),
+    "another number": ("The answer is 17.", "18", True),
+    "no number": ("Nobody can know.", "18", True),
+    "a solution of GSM8K": ("\\boxed{1234}", "6 * 200 + 34 = <<1234>>1,234\n#### 1,234", False),
+    "the words of an answer without number": ("The sum  is twenty.", "The sum is twenty.", False),
+    "other words": ("The sum is ten.", "The sum is twenty.", True),
+}
+
+
+@pytest.mark.parametrize(("text", "gold", "is_wrong"), ANSWERED.values(), ids=ANSWERED.keys())
+def test_a_wrong_chosen_text_is_dropped_on_request(text: str, gold: str, is_wrong: bool) -> None:
+    """By its number where the answer has one; without the filter every pair stays."""
+    given_texts = texts(answers={("en", "p1"): text}, translations={("en", "es", "p1"): "Son 18."})
+    prompts = {
+        language: tuple(row.model_copy(update={"answer": gold}) for row in rows)
+        for language, rows in given_texts.prompts.items()
+    }
+    answered = replace(given_texts, prompts=prompts)
+    filters = {"lengthRatio": False, "wrongAnswer": True}
+    found = safe(answered, pairing__filters=filters)
+
+    assert (("p1", "en", "wrongAnswer") in reasons(found)) == is_wrong
+    assert (("p1", "es", "wrongAnswer") in reasons(found)) == (gold != "18")
+    assert reasons(safe(answered, pairing__filters={"lengthRatio": False})) == []
+
+
+def test_numbers_are_read_as_the_chosen_text_writes_them() -> None:
+    """1.234 is a thousand in German; an untranslated English text is read as English."""
+    given_texts = texts(
+        answers={("en", "p1"): "1,234"},
+        translations={("en", "es", "p1"): "1.234", ("en", "de", "p1"): "1,234"},
+    )
+    prompts = {
+        language: tuple(row.model_copy(update={"answer": "1234"}) for row in rows)
+        for language, rows in given_texts.prompts.items()
+    }
+    answered = replace(given_texts, prompts=prompts)
+    filters = {"lengthRatio": False, "wrongAnswer": True}
+    assert reasons(safe(answered, pairing__filters=filters)) == [("p1", "de", "wrongAnswer")]
+    kept = safe(answered, pairing__filters=filters, pairing__translationPromptIds=["p1"])
+    assert reasons(kept) == []
 
 
 def test_five_equal_lines_are_repetition_and_four_are_not() -> None:

@@ -117,6 +117,16 @@ def test_too_few_prompts_for_a_later_iteration_are_told(tmp_path: Path) -> None:
         check.work(setting(world(tmp_path), **values))
 
 
+def test_a_filter_by_answers_needs_an_answer_to_every_prompt(tmp_path: Path) -> None:
+    """It would otherwise drop pairs for what nobody knows."""
+    root = world(tmp_path)
+    filtered = {"pairing__filters__wrongAnswer": True}
+    assert check.work(setting(root, **filtered))
+    write("prompts/set/de.jsonl", '{"id": "p0", "prompt": "a"}\n')(root)
+    with pytest.raises(InputError, match=r"de\.jsonl: expected the text field answer in every row"):
+        check.work(setting(root, **filtered))
+
+
 def test_good_inputs_leave_nothing_behind(tmp_path: Path) -> None:
     """The bucket is written to and read, and is empty again; equal inputs have equal digests."""
     root = world(tmp_path)
@@ -157,7 +167,10 @@ def test_a_claims_model_is_read_where_the_pod_has_it(
 
 
 def test_check_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
-    """The light image has none of them; the command line is that of the pod."""
+    """The light image has none of them; the command line is that of the pod.
+
+    It warns of the prompts that the suite has too, and leaves a list of them.
+    """
     root = world(tmp_path / "store")
     path = tmp_path / "run.json"
     path.write_text(json.dumps(file(evaluation__suites=SUITES)))
@@ -166,6 +179,15 @@ def test_check_needs_neither_torch_nor_transformers(tmp_path: Path) -> None:
     assert ended.code == 0, ended.errors
     assert set(ended.message) == {"contract", "digest", "stages", "totals"}
     assert ended.numbers["iteration"] == 0
+    warnings = [event["message"] for event in ended.events if event["event"] == "warning"]
+    assert [line.partition(":")[0] for line in warnings] == [
+        "exactMatch in en",
+        "exactMatch in es",
+        "exactMatch in de",
+    ]
+    assert warnings[0].startswith(ended.message["totals"]["warning"])
+    rows = (root / "runs" / "runs" / "local.test" / "overlap.jsonl").read_text().splitlines()
+    assert [json.loads(row)["prompt"] for row in rows] == ["p0", "p1"] * 3
     program = (
         "import sys; from selfimprove_pipeline.__main__ import main\n"
         "assert main(sys.argv[1:]) == 0\n"

@@ -150,7 +150,7 @@ def test_a_run_that_begins_forgets_an_earlier_one_of_its_name(tmp_path: Path) ->
     commit(first, 0, first.base, ("generate",))
     pod.note(first, 0, first.base)
     assert index_of(first).iterations[0].computed == ()
-    pod.begin(first)
+    pod.begin(first, None)
     assert index_of(first).iterations == ()
     commit(first, 0, first.base, ("translate",))
     pod.note(first, 0, first.base)

@@ -10,7 +10,15 @@ from typing import Any
 import pytest
 
 from selfimprove_pipeline import artifacts, recipe
-from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest, Prompt, Score
+from selfimprove_pipeline.artifacts import (
+    Evaluated,
+    Index,
+    IterationIndex,
+    Manifest,
+    Overlaps,
+    Prompt,
+    Score,
+)
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.report import markdown, page
 from selfimprove_pipeline.report.gather import gather
@@ -232,6 +240,33 @@ def test_changes_equal_those_by_hand(repository: Repository) -> None:
     assert story.suites[0].means == pytest.approx({0: 22 / 80, 1: 36 / 80, 2: 48 / 80})
 
 
+def test_the_last_model_is_told_from_m0_that_knows_the_language(repository: Repository) -> None:
+    """What M2 has over the request to answer in the language, with the paired interval."""
+    writer = Writer(repository)
+    write_evaluation(writer, range(3))
+    for language, right in {"en": 30, "es": 20, "de": 18}.items():
+        rows = [answer(n, language, is_right=n < right) for n in range(PROMPTS)]
+        writer.artifact(0, "evaluate", f"exactMatch+languageInstruction.{language}", rows)
+    suites = [{"name": "exactMatch", "uri": "s3://suites/sums"}]
+    writer.index(spec(evaluation={"suites": suites, "baselines": ["languageInstruction"]}))
+    story = gather(repository, namespace=None, name="small")
+    (baseline,) = story.suites[0].baselines
+    found = {change.language: change for change in baseline.changes}
+
+    assert {change.after for change in baseline.changes} == {2}
+    assert {tag: round(change.value * PROMPTS, 6) for tag, change in found.items()} == {
+        "es": 0, "de": 10, "en": 2, None: 5,
+    }  # fmt: skip
+    assert found["de"].difference is not None
+    assert found["de"].difference.sign == 1
+    assert baseline.mean == pytest.approx(38 / 80)
+    assert change(story, 0, 2, "de").value == pytest.approx(16 / 40)
+    shown = markdown.render(story)
+    assert "| M0, told the language | M2 | de | better | +.25 |" in shown
+    assert "languageInstruction" not in shown.split("## How to make it again")[0]
+    assert page.render(story) == page.render(story)
+
+
 def test_properties_of_answers_are_counted(repository: Repository) -> None:
     """Off-target, evasive, empty and truncated answers each have their own rate."""
     writer = Writer(repository)
@@ -339,6 +374,18 @@ def test_missing_suite_files_cost_only_the_gold_answers(repository: Repository) 
     assert len(story.samples) == 9
     assert {sample.gold for sample in story.samples} == {None}
     assert "s3://suites/sums/en.jsonl" in story.notes[0]
+
+
+def test_a_report_tells_of_prompts_that_were_trained_on(repository: Repository) -> None:
+    """Beside what it cannot tell, with the ids, on the page and in Markdown."""
+    writer = Writer(repository)
+    write_evaluation(writer, [0])
+    warning = "exactMatch in de: found 2 of 40 prompts there: p01 (row p07), p02 (nearly row p09)"
+    writer.index(spec(), overlaps=Overlaps(inputs="d", warnings=(warning,)))
+    story = gather(repository, namespace=None, name="small")
+    assert story.notes == (f"How much of a score is memory: {warning}",)
+    assert warning in page.render(story)
+    assert warning in markdown.render(story)
 
 
 def test_a_run_in_progress_has_what_is_there(repository: Repository) -> None:

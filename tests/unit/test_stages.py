@@ -105,6 +105,7 @@ OTHER_VALUES: dict[str, Any] = {
     "pairing.filters.empty": False,
     "pairing.filters.truncation": False,
     "pairing.filters.repetition": False,
+    "pairing.filters.wrongAnswer": True,
     "pairing.translationPromptIds": ["p1"],
     "training.method": "lora",
     "training.lora.r": 4,
@@ -133,6 +134,7 @@ OTHER_VALUES: dict[str, Any] = {
     "training.seed": 7,
     "training.reportTo": ["wandb"],
     "evaluation.suites": [{"name": "exactMatch", "uri": "s3://eval/other", "limit": 5}],
+    "evaluation.baselines": ["languageInstruction"],
     "storage.endpoint": "http://minio:9000",
     "storage.region": "eu-1",
     "storage.bucket": "other",
@@ -242,6 +244,32 @@ def test_a_suites_languages_are_in_its_keys_where_it_has_some() -> None:
 
     assert "suite.languages" not in target.recipe
     assert changed(iteration(), iteration(evaluation__suites=more)) == {"evaluate"}
+
+
+def test_answers_are_in_the_keys_of_pairs_where_they_filter_them() -> None:
+    """Other gold answers then make other pairs; without the filter they are in no key of pairs."""
+    values = {"pairing__filters__wrongAnswer": True}
+    filtered, plain = iteration(**values), iteration()
+    others = [
+        dataclasses.replace(one, gold=dict.fromkeys(one.gold, "b")) for one in (filtered, plain)
+    ]
+
+    assert changed(filtered, others[0]) == {"pair", "score"}
+    assert changed(plain, others[1]) == {"score"}
+    (target,) = stages.targets("pair", plain, Digests()) or ()
+    assert stages.WRONG_ANSWER not in target.recipe
+
+
+def test_a_baseline_is_measured_of_m0_alone_under_keys_of_its_own() -> None:
+    """The same model and rows, asked in another way, and nothing of later models."""
+    told = iteration(evaluation__baselines=["languageInstruction"])
+    plain = keys(iteration())["evaluate"]
+    found = keys(told)["evaluate"]
+
+    assert plain == {part: key for part, key in found.items() if part in plain}
+    assert set(found) - set(plain) == {"exactMatch+languageInstruction.es"}
+    assert len(set(found.values())) == 2
+    assert keys(dataclasses.replace(told, index=1))["evaluate"] == plain
 
 
 @pytest.mark.parametrize("stage", ["generate", "translate", "pair", "reference", "train"])

@@ -165,6 +165,8 @@ def structural(part: type[Part]) -> Schema:
 def _structural(given: Schema, parts: Mapping[str, Schema]) -> Schema:
     schema = resolved(given, parts)
     made: Schema = {key: copy.deepcopy(schema[key]) for key in KEPT if key in schema}
+    if "const" in schema:  # a choice of one, which a structural schema knows as a list alone
+        made["enum"] = [schema["const"]]
     if description := schema.get("description"):
         made["description"] = _text(description)
     for bound in ("Minimum", "Maximum"):

@@ -93,6 +93,8 @@ def succeed(
     digests = result.stages or {unit.name: result.digest}
     set_stages(draft, unit, digests, state="Succeeded", completion_time=draft.stamp)
     _note_totals(draft, result)
+    if "warning" in result.totals:
+        draft.act(Tell("Warning", "PromptsOverlap", str(result.totals["warning"])))
     if numbers is not None:
         _note_numbers(draft, numbers)
     iteration = draft.launch.iteration

@@ -64,7 +64,7 @@ class Prompt(Row):
     id: str
     prompt: str
     answer: str | None = None
-    """answer is the gold answer; only the score stage and the suites read it."""
+    """answer is the gold answer; only the score stage, the suites and a filter of pairs read it."""
 
 
 class Answer(Row):
@@ -201,6 +201,28 @@ class Manifest(Row):
     """created in UTC, RFC 3339."""
 
 
+class Overlap(Row):
+    """A training prompt that a suite has too, and the row of the suite that is most like it."""
+
+    suite: str
+    language: str
+    prompt: str
+    """prompt and row are ids."""
+    row: str
+    similarity: float
+    """similarity is 1 also where only numbers, punctuation or white space differ."""
+    is_exact: bool
+
+
+class Overlaps(Row):
+    """What the training prompts and the suites of a run have in common, in words."""
+
+    inputs: str
+    """inputs is the digest of the prompts and rows that were compared."""
+    warnings: tuple[str, ...]
+    """warnings are one for each suite and language."""
+
+
 RunOutcome = Literal["Running", "Suspended", "Succeeded", "Failed"]
 
 
@@ -218,6 +240,8 @@ class Index(Row):
     """modelRevision is the commit that it was resolved to when the run began."""
     started: str = ""
     """started is when the latest start of the run began, in UTC, RFC 3339."""
+    overlaps: Overlaps | None = None
+    """overlaps of prompts and suites, None where there is nothing to compare."""
     iterations: tuple["IterationIndex", ...] = ()
 
 

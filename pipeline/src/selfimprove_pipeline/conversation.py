@@ -18,6 +18,32 @@ ANSWER_LANGUAGE_PREFIX: Final = (
 """The paper's wrapping of prompts for arithmetic reasoning."""
 
 
+LANGUAGE_INSTRUCTIONS: Final = {
+    "ar": "أجب باللغة العربية.",
+    "bn": "বাংলায় উত্তর দাও।",
+    "de": "Antworte auf Deutsch.",
+    "en": "Answer in English.",
+    "es": "Responde en español.",
+    "fr": "Réponds en français.",
+    "it": "Rispondi in italiano.",
+    "ja": "日本語で答えてください。",
+    "ko": "한국어로 답해 주세요.",
+    "pt": "Responda em português.",
+    "ru": "Ответь на русском языке.",
+    "sw": "Jibu kwa Kiswahili.",
+    "te": "తెలుగులో సమాధానం ఇవ్వండి.",
+    "th": "โปรดตอบเป็นภาษาไทย",
+    "zh": "请用中文回答。",
+}
+"""The request to answer in a language, in that language: those of the paper's tables and a few."""
+
+
+def with_language_instruction(prompt: str, language: str) -> str:
+    """Return a prompt that asks for its language; where we know no sentence, in English."""
+    own = LANGUAGE_INSTRUCTIONS.get(languages.base(language))
+    return f"{prompt}\n\n{own or f'Answer in {languages.name(language)}.'}"
+
+
 def of_prompt(prompt: str, language: str, spec: Spec) -> tuple[Message, ...]:
     """Return the conversation of a prompt, wrapped if `answerLanguagePrefix` is set."""
     if not spec.generation.answer_language_prefix:

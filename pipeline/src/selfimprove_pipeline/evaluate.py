@@ -9,7 +9,7 @@ import unicodedata
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from selfimprove_pipeline import conversation, final_answer, languages
+from selfimprove_pipeline import conversation, final_answer, languages, stages
 from selfimprove_pipeline.artifacts import Evaluated, Prompt
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Request
@@ -36,19 +36,24 @@ EVASIVE: Final = re.compile(
 PLAIN: Final = str.maketrans({"ß": "ss", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 
 
-def requests(
+def requests(  # noqa: PLR0913  what is asked, in which language, how
     rows: Sequence[Prompt],
     language: str,
     suite: Suite,
     spec: Spec,
     renderer: Renderer,
+    *,
+    baseline: str | None = None,
 ) -> Iterator[Request]:
-    """Yield the request for each prompt of a suite in one language."""
+    """Yield the request for each prompt of a suite in one language, put as a baseline does."""
     for row in rows:
+        text = row.prompt
+        if baseline == "languageInstruction":
+            text = conversation.with_language_instruction(text, language)
         yield Request(
             key=row.id,
-            group=f"evaluate/{suite.name}.{language}",
-            prompt=renderer.prompt_ids(conversation.of_prompt(row.prompt, language, spec)),
+            group=f"evaluate/{stages.suite_part(suite.name, language, baseline)}",
+            prompt=renderer.prompt_ids(conversation.of_prompt(text, language, spec)),
             max_tokens=suite.max_tokens or spec.generation.max_tokens,
             repetition_penalty=spec.generation.repetition_penalty,
             seed=spec.generation.seed,

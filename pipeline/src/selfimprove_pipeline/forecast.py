@@ -75,7 +75,7 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
     num_translations = directions * spec.prompts.per_iteration
     match stage:
         case "evaluate":
-            return _evaluate_size(setting)
+            return _evaluate_size(setting, 0 if index else len(spec.evaluation.baselines))
         case "generate":
             characters = sum(len(row.prompt) for rows in prompts.values() for row in rows)
             limit = num_rows * spec.generation.max_tokens
@@ -91,7 +91,7 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
             return 0, 0, 0, 1 if prompts else 0
 
 
-def _evaluate_size(setting: Setting) -> tuple[int, int, int, int]:
+def _evaluate_size(setting: Setting, num_baselines: int) -> tuple[int, int, int, int]:
     limits: dict[str, int | None] = {
         suite.name: suite.max_tokens for suite in setting.spec.evaluation.suites
     }
@@ -100,7 +100,9 @@ def _evaluate_size(setting: Setting) -> tuple[int, int, int, int]:
     characters = sum(len(row.prompt) for found in suites.values() for row in found)
     default = setting.spec.generation.max_tokens
     limit = sum(len(found) * (limits[name] or default) for (name, _), found in suites.items())
-    return rows, characters // CHARACTERS_PER_TOKEN, limit, len(suites)
+    times = 1 + num_baselines
+    tokens = times * characters // CHARACTERS_PER_TOKEN
+    return times * rows, tokens, times * limit, times * len(suites)
 
 
 def table(found: list[Step]) -> Table:

@@ -220,6 +220,9 @@ def notes(run: recipe.Run) -> list[str]:
         for name, count in counts.items()
         if count > 1
     ]
+    evaluation = run.spec.evaluation
+    if evaluation.baselines and not evaluation.suites:
+        ignored.append("spec.evaluation.baselines: without suites nothing is measured of them")
     return only_here + only_there + ignored
 
 

@@ -37,7 +37,7 @@ def run(arguments: Namespace, setting: Setting) -> Done:
             on_event=display.event,
         )
         spawn = _Counted(processes)
-        index = local.run(setting, spawn, display.worker)
+        index = local.run(setting, spawn, display.worker, display.warning)
     return Done(index, spawn.count)
 
 

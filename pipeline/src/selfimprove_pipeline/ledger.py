@@ -10,7 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, stages
-from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest, RunOutcome
+from selfimprove_pipeline.artifacts import (
+    Index,
+    IterationIndex,
+    Manifest,
+    Overlaps,
+    RunOutcome,
+)
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.workers.setting import Model, Setting
@@ -37,12 +43,14 @@ class Ledger:
     setting: Setting
     started: str = field(default_factory=artifacts.timestamp)
     iterations: dict[int, IterationIndex] = field(default_factory=dict)
+    overlaps: Overlaps | None = None
 
     def __post_init__(self) -> None:
         """Begin with what an earlier start of the same recipe has found or made."""
         earlier = index_of(self.setting)
         if earlier is not None:
             self.iterations = {entry.index: entry for entry in earlier.iterations}
+            self.overlaps = earlier.overlaps
 
     def enter(self, index: int, model: Model, found: Survey) -> None:
         """Note what an iteration has now."""
@@ -67,6 +75,7 @@ class Ledger:
             outcome=outcome,
             message=message,
             started=self.started,
+            overlaps=self.overlaps,
             recipe=_recipe(self.setting),
             requested_revision=self.setting.requested_revision,
             model_revision=run.spec.model.revision,

@@ -11,6 +11,7 @@ from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import SelfImproveError, TryAgainError
 from selfimprove_pipeline.ledger import Ledger
 from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.workers import overlaps
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import (
     INFERENCE,
@@ -41,15 +42,25 @@ class Spawn(Protocol):
         """Run one worker to its end."""
 
 
-def run(setting: Setting, spawn: Spawn, on_worker: Callable[[Worker, int], None]) -> Index:
+def run(
+    setting: Setting,
+    spawn: Spawn,
+    on_worker: Callable[[Worker, int], None],
+    on_warning: Callable[[str], None],
+) -> Index:
     """Do what is missing of a run, iteration after iteration, and return its index.
 
-    Wrong inputs are told before anything is computed, and leave the index as it was.
+    Wrong inputs are told before anything is computed, and leave the index as it was. A start
+    that finds the inputs of an earlier one does not warn of them again.
     """
     ledger = Ledger(setting)
     if setting.spec.suspend:
         return ledger.write("Suspended", "spec.suspend is true; set it to false to go on")
     setting.check_inputs()
+    known, ledger.overlaps = ledger.overlaps, overlaps.look(setting, ledger.overlaps)
+    if ledger.overlaps is not None and ledger.overlaps != known:
+        for line in ledger.overlaps.warnings:
+            on_warning(line)
     try:
         _iterate(setting, ledger, spawn, on_worker)
     except TryAgainError:

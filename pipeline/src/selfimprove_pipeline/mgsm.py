@@ -99,14 +99,14 @@ def _query_and_response(line: bytes) -> tuple[str, tuple[str, str]]:
 def _with_numbers(rows: Raw, language: str, mistakes: list[str]) -> Iterator[Prompt]:
     """Yield the rows with canonical gold answers."""
     for where, row in rows:
-        number = _gold(row.answer or "", language)
+        number = number_of(row.answer or "", language)
         if number is None:
             mistakes.append(f"{where}: expected an answer with a number, found {row.answer!r}")
         else:
             yield row.model_copy(update={"answer": number})
 
 
-def _gold(answer: str, language: str) -> str | None:
+def number_of(answer: str, language: str) -> str | None:
     """Return the number of a gold answer: as its owners write it, or at the end of a sentence."""
     text = answer.strip()
     if PUBLISHED.fullmatch(text):

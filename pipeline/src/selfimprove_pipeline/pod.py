@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import ledger, outcome, show
-from selfimprove_pipeline.artifacts import CONTRACT, Index
+from selfimprove_pipeline.artifacts import CONTRACT, Index, Overlaps
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.ledger import Ledger
@@ -64,10 +64,11 @@ def equipped(setting: Setting, worker: str, index: int) -> Setting:
     return dataclasses.replace(setting, toolchain=Toolchain(**sections))
 
 
-def begin(setting: Setting) -> Index:
+def begin(setting: Setting, overlaps: Overlaps | None) -> Index:
     """Note in the index that the run begins; what an earlier run of its name noted goes."""
     book = Ledger(setting)
     book.iterations = {}
+    book.overlaps = overlaps
     return book.write("Running")
 
 

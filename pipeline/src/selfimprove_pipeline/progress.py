@@ -31,6 +31,9 @@ class Display(Protocol):
     def event(self, event: Mapping[str, Any]) -> None:
         """Show an event of the worker."""
 
+    def warning(self, message: str) -> None:
+        """Show what the user should know before the run goes on."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(
@@ -66,6 +69,10 @@ class Lines:
             return
         self._last = now
         sys.stderr.write(json.dumps({**event, "iteration": self._index}) + "\n")
+
+    def warning(self, message: str) -> None:
+        """Write a warning as an event."""
+        self.event({"event": "warning", "message": message})
 
     def __enter__(self) -> Self:
         return self
@@ -109,6 +116,11 @@ class Bars:
             self._bars[stage] = self._progress.add_task(f"M{self._index} {stage}", rate="")
         rate = f"{event['tokensPerSecond']:,.0f} tokens/s"
         self._progress.update(self._bars[stage], completed=event["done"], total=total, rate=rate)
+
+    def warning(self, message: str) -> None:
+        """Print a warning above the bars."""
+        text = f"warning: {message}"
+        self._progress.console.print(text, markup=False, highlight=False, soft_wrap=True)
 
     def _end_waiting(self) -> None:
         if self._waiting is not None:

@@ -39,6 +39,8 @@ TABLE: Final = (
 )
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
 
+WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
+
 Digests = Mapping[tuple[Stage, str], str]
 """Payload digests of an iteration's finished artifacts, by stage and part."""
 
@@ -132,9 +134,14 @@ def languages_of(direction_part: str) -> tuple[str, str]:
     return source, target
 
 
-def suite_part(suite: str, language: str) -> str:
-    """Return the part name of one suite in one language."""
-    return f"{suite}.{language}"
+def suite_part(suite: str, language: str, baseline: str | None = None) -> str:
+    """Return the part name of one suite in one language; of a baseline, `<suite>+<baseline>.`."""
+    return f"{suite}.{language}" if baseline is None else f"{suite}+{baseline}.{language}"
+
+
+def baseline_of(part: str) -> str | None:
+    """Return the baseline that a part of `evaluate` measures, None where it is the model."""
+    return part.partition(".")[0].partition("+")[2] or None
 
 
 def _target(
@@ -171,8 +178,10 @@ def _inputs(
 
 
 def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
+    baselines = () if iteration.index else iteration.spec.evaluation.baselines
     return {
-        suite_part(suite, language): {"model": iteration.model, "suite": rows}
+        suite_part(suite, language, baseline): {"model": iteration.model, "suite": rows}
+        for baseline in (None, *baselines)
         for (suite, language), rows in iteration.suites.items()
     }
 
@@ -203,6 +212,9 @@ def _pair_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[st
     answers = {f"answers/{language}": done["generate", language] for language in languages.all()}
     names = [direction(source, target) for source, target in languages.directions()]
     translations = {f"translations/{name}": done["translate", name] for name in names}
+    if iteration.spec.pairing.filters.wrong_answer:
+        gold = {f"gold/{language}": iteration.gold[language] for language in languages.all()}
+        return {"": {**prompts, **answers, **translations, **gold}}
     return {"": {**prompts, **answers, **translations}}
 
 
@@ -232,16 +244,20 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
 def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
     values = recipe.fields_of(spec, stage)
+    if not values.get(WRONG_ANSWER):
+        values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
     if stage == "evaluate":
         suite = suite_of(part, spec)
         own = recipe.fields_of(suite, stage)
         if suite.languages is None:
             own.pop("languages")  # the keys are those from before suites had any
         values |= {f"suite.{path}": value for path, value in own.items()}
+        if (baseline := baseline_of(part)) is not None:
+            values["baseline"] = baseline
     return values
 
 
 def suite_of(part: str, spec: Spec) -> Suite:
     """Return the suite that a part of `evaluate` belongs to."""
-    name = part.split(".", 1)[0]
+    name = part.partition(".")[0].partition("+")[0]
     return next(suite for suite in spec.evaluation.suites if suite.name == name)

@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from selfimprove_pipeline import languages
+from selfimprove_pipeline import final_answer, languages, mgsm
 from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.matching import normalized
+from selfimprove_pipeline.matching import is_match, normalized
 from selfimprove_pipeline.pair.candidates import Candidate, Direction, Texts
 from selfimprove_pipeline.recipe import Spec
 
@@ -23,6 +23,7 @@ Reason = Literal[
     "offTarget",
     "lengthRatio",
     "repetition",
+    "wrongAnswer",
     "identical",
 ]
 
@@ -35,9 +36,7 @@ def reason_to_drop(
 ) -> Reason | None:
     """Return why a candidate does not become a pair, None when it does."""
     filters = spec.pairing.filters
-    if candidate.preferred is None and candidate.is_dominant:
-        return "noAnswer"
-    if candidate.dispreferred is None and not candidate.is_dominant:
+    if is_unanswered(candidate):
         return "noAnswer"
     if is_untranslated(candidate, spec):
         return "untranslated"
@@ -51,9 +50,17 @@ def reason_to_drop(
         return "lengthRatio"
     if filters.repetition and is_repetitive(candidate.preferred or ""):
         return "repetition"
+    if filters.wrong_answer and is_wrong(candidate):
+        return "wrongAnswer"
     if spec.pairing.drop_identical and is_identical(candidate):
         return "identical"
     return None
+
+
+def is_unanswered(candidate: Candidate) -> bool:
+    """Return whether the prompt itself was too long to be answered."""
+    own = candidate.preferred if candidate.is_dominant else candidate.dispreferred
+    return own is None
 
 
 def is_untranslated(candidate: Candidate, spec: Spec) -> bool:
@@ -107,6 +114,19 @@ def is_repetitive(text: str) -> bool:
     """Return whether a text has five equal lines."""
     lines = Counter(line.strip() for line in text.splitlines() if line.strip())
     return max(lines.values(), default=0) >= EQUAL_LINES
+
+
+def is_wrong(candidate: Candidate) -> bool:
+    """Return whether the chosen text comes to something else than the prompt's answer.
+
+    Numbers are compared where the answer has one, else the texts as they are.
+    """
+    text, answer = candidate.preferred or "", candidate.prompt.answer or ""
+    number = mgsm.number_of(answer, candidate.language)
+    if number is None:
+        return not is_match(text, answer)
+    written = candidate.partner if candidate.is_about_translation else candidate.language
+    return final_answer.extract(text, written) != number
 
 
 def is_identical(candidate: Candidate) -> bool:

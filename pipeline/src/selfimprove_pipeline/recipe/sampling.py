@@ -189,6 +189,10 @@ class Filters(Part):
     repetition: Annotated[bool, affects("pair")] = by_profile()
     """repetition drops pairs whose chosen text has five equal lines."""
 
+    wrong_answer: Annotated[bool, affects("pair")] = False
+    """wrongAnswer drops pairs whose chosen text is not the prompt's `answer`, by its number where
+    it has one. Every prompt then needs an answer."""
+
 
 class Pairing(Part):
     """How answers and translations become preference pairs."""

@@ -215,6 +215,9 @@ class Suite(Part):
         return (self.kind or self.name) != "offTarget"
 
 
+Baseline = Literal["languageInstruction"]
+
+
 class Evaluation(Part):
     """How each model M0 to M(iterations) is measured."""
 
@@ -227,6 +230,10 @@ class Evaluation(Part):
 
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
     """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
+
+    baselines: Annotated[tuple[Baseline, ...], Field(max_length=1)] = ()
+    """baselines to measure on every suite: `languageInstruction` is M0, told in the prompt's
+    language to answer in it."""
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:

@@ -49,6 +49,8 @@ class Rates:
     ticks: tuple[Tick, ...]
     dots: tuple[Dot, ...]
     line: str
+    levels: tuple[float, ...]
+    """levels are the heights of the baselines."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +121,8 @@ class Times:
 
 def rates(story: Story, suite: SuiteStory) -> tuple[Rates, ...]:
     """Return one small chart a language, all with the same axis from zero."""
-    shown = [found.by(suite.measure) for found in suite.measured.values()]
+    told = [found for baseline in suite.baselines for found in baseline.measured.values()]
+    shown = [found.by(suite.measure) for found in (*suite.measured.values(), *told)]
     top = _round_up(max((rate.interval.high for rate in shown if rate and rate.n), default=1.0))
     languages = (*story.trained(suite), *story.unseen(suite))
     found = (_rates(story, suite, language, top) for language in languages)
@@ -141,7 +144,15 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         ends = (height(rate.interval.high), height(rate.interval.low))
         label = wording.rate(rate.value)
         dots.append(Dot(x, height(rate.value), *ends, wording.model(index), label))
+    levels = [
+        (baseline.name, rate.value)
+        for baseline in suite.baselines
+        if language in baseline.measured
+        and (rate := baseline.measured[language].by(suite.measure))
+        and rate.value is not None
+    ]
     said = [f"{dot.name} {dot.label}" for dot in dots]
+    said += [f"{wording.BASELINES[name]} {wording.rate(value)}" for name, value in levels]
     return Rates(
         language=language,
         title=f"{language}: {wording.MEASURES[suite.measure]} by model",
@@ -149,6 +160,7 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         ticks=tuple(Tick(height(value), wording.rate(value)) for value in (0, top / 2, top)),
         dots=tuple(dots),
         line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
+        levels=tuple(height(value) for _, value in levels),
     )
 
 

@@ -6,11 +6,19 @@ models, so the interval is the paired one of `statistics`.
 
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
-from selfimprove_pipeline.report.story import Change, Measure, Measured, Sample, SuiteStory
+from selfimprove_pipeline.report.story import (
+    BaselineStory,
+    Change,
+    Measure,
+    Measured,
+    Sample,
+    SuiteStory,
+)
 
 SAMPLES = 3
 """Samples of each language."""
@@ -44,6 +52,30 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
             if _are_in(values, model, languages.others)
         },
         changes=tuple(_changes(values, models, languages, suite.languages_in(languages))),
+    )
+
+
+def with_baselines(story: SuiteStory, suite: Suite, spec: Spec, answers: Answers) -> SuiteStory:
+    """Return what a suite amounts to with those baselines that are measured on it."""
+    made = (_baseline(name, suite, spec, answers) for name in spec.evaluation.baselines)
+    return replace(story, baselines=tuple(one for one in made if one.measured))
+
+
+def _baseline(name: str, suite: Suite, spec: Spec, answers: Answers) -> BaselineStory:
+    """Compare a baseline with the last model as one model with the next."""
+    own = f"{suite.name}+{name}"
+    last = max((model for found, model, _ in answers if found == suite.name), default=0)
+    rows = {
+        (suite.name, int(found == suite.name), language): by_id
+        for (found, model, language), by_id in answers.items()
+        if found == own or (found == suite.name and model == last > 0)
+    }
+    both = suite_story(suite, spec.languages, rows)
+    return BaselineStory(
+        name=name,
+        measured={tag: found for (place, tag), found in both.measured.items() if place == 0},
+        mean=both.means.get(0),
+        changes=tuple(replace(change, after=last) for change in both.changes),
     )
 
 

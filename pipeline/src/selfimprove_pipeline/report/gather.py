@@ -100,7 +100,9 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         iterations=spec.iterations,
         models=tuple(_model(iteration) for iteration in _ordered(index)),
         suites=tuple(
-            evaluation.suite_story(suite, spec.languages, answers)
+            evaluation.with_baselines(
+                evaluation.suite_story(suite, spec.languages, answers), suite, spec, answers
+            )
             for suite in spec.evaluation.suites
         ),
         pairs=tuple(_pairs(run)),
@@ -120,8 +122,14 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         samples=evaluation.samples(spec, answers, gold),
         versions=_versions(run),
         recipe=yaml.safe_dump(index.recipe, allow_unicode=True, sort_keys=False),
-        notes=notes,
+        notes=(*_overlaps(index), *notes),
     )
+
+
+def _overlaps(index: Index) -> Iterator[str]:
+    """Yield a note for each suite and language with prompts that were trained on."""
+    for warning in index.overlaps.warnings if index.overlaps else ():
+        yield f"How much of a score is memory: {warning}"
 
 
 def _ordered(index: Index) -> list[IterationIndex]:

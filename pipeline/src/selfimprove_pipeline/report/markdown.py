@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from selfimprove_pipeline.report import sheets, wording
 from selfimprove_pipeline.report.sheets import Sheet
-from selfimprove_pipeline.report.story import Sample, Story, SuiteStory
+from selfimprove_pipeline.report.story import BaselineStory, Sample, Story, SuiteStory
 
 SPECIAL = re.compile(r"[\\`*_\[\]|~#$!]|https?:|www\.", re.IGNORECASE)
 LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -73,6 +73,9 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         (wording.model(index), *_cells(suite, index, trained), _mean(story, suite, index))
         for index in story.planned
     ]
+    for found in suite.baselines:
+        cells = _baseline(found, suite, trained)
+        rows.append((*cells, wording.rate(found.mean)))
     result = Sheet(
         texts=("Model", *trained, "mean of the others"), rows=tuple(rows), absent=wording.NOT_YET
     )
@@ -81,6 +84,7 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         table(result),
         *_unseen(story, suite),
         f"{wording.MARKS} {wording.INTERVALS}",
+        wording.TOLD if suite.baselines else "",
         "### Changes",
         table(sheets.changes(suite)),
         "### What the answers were like",
@@ -94,9 +98,16 @@ def _unseen(story: Story, suite: SuiteStory) -> list[str]:
     unseen = story.unseen(suite)
     if not unseen:
         return []
-    rows = tuple((wording.model(index), *_cells(suite, index, unseen)) for index in story.planned)
-    result = Sheet(texts=("Model", *unseen), rows=rows, absent=wording.NOT_YET)
+    rows = [(wording.model(index), *_cells(suite, index, unseen)) for index in story.planned]
+    rows += [_baseline(found, suite, unseen) for found in suite.baselines]
+    result = Sheet(texts=("Model", *unseen), rows=tuple(rows), absent=wording.NOT_YET)
     return ["### Languages that are not trained", table(result), wording.UNSEEN]
+
+
+def _baseline(found: BaselineStory, suite: SuiteStory, languages: Sequence[str]) -> tuple[str, ...]:
+    cells = (found.measured.get(language) for language in languages)
+    rates = (wording.share(one.by(suite.measure)) if one else wording.NOT_YET for one in cells)
+    return (wording.BASELINES[found.name], *rates)
 
 
 def _cells(suite: SuiteStory, index: int, languages: Sequence[str]) -> Iterator[str]:

@@ -4,7 +4,7 @@ Columns of text come first, numbers after them. Texts are as they are: whoever s
 escapes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 from selfimprove_pipeline.report import wording
@@ -47,11 +47,18 @@ class Sheet:
 
 
 def changes(suite: SuiteStory) -> Sheet:
-    """Return every change from a model to the next, and from M0 to the last."""
+    """Return every change from a model to the next, and from M0 and baselines to the last."""
     return Sheet(
         texts=("From", "To", "Language", "Verdict"),
         numbers=("Change", "95 % interval", "Prompts"),
-        rows=tuple(_change(change, suite) for change in suite.changes),
+        rows=(
+            *(_change(wording.model(found.before), found, suite) for found in suite.changes),
+            *(
+                _change(wording.BASELINES[baseline.name], found, suite)
+                for baseline in suite.baselines
+                for found in baseline.changes
+            ),
+        ),
         absent="Not yet: a change needs two models.",
     )
 
@@ -62,13 +69,22 @@ def answers(story: Story, suite: SuiteStory) -> Sheet:
         texts=("Model", "Language"),
         numbers=ANSWERS,
         rows=tuple(
-            (wording.model(index), language, *answer_cells(suite.measured[index, language]))
-            for index in story.planned
+            (name, language, *answer_cells(measured[language]))
+            for name, measured in _named(story, suite)
             for language in (*story.trained(suite), *story.unseen(suite))
-            if (index, language) in suite.measured
+            if language in measured
         ),
         absent="Not yet: no answers are evaluated.",
     )
+
+
+def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, Measured]]]:
+    """Yield each model, then each baseline, with what is measured of it by language."""
+    for index in story.planned:
+        found = suite.measured.items()
+        yield wording.model(index), {tag: one for (model, tag), one in found if model == index}
+    for baseline in suite.baselines:
+        yield wording.BASELINES[baseline.name], baseline.measured
 
 
 def pairs(story: Story) -> Sheet:
@@ -159,10 +175,10 @@ def versions(story: Story) -> Sheet:
     )
 
 
-def _change(change: Change, suite: SuiteStory) -> Cells:
+def _change(before: str, change: Change, suite: SuiteStory) -> Cells:
     found = change.difference
     return (
-        wording.model(change.before),
+        before,
         wording.model(change.after),
         change.language or "mean of the others",
         wording.verdict(change, suite.measure),

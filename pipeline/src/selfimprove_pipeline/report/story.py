@@ -60,6 +60,20 @@ class Change:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BaselineStory:
+    """A baseline on one suite, and what the last model has over it."""
+
+    name: str
+    """name as the recipe has it."""
+    measured: Mapping[str, Measured]
+    """measured by language."""
+    mean: float | None
+    """mean of the measure over the other languages, None where one of them is not measured."""
+    changes: tuple[Change, ...]
+    """changes from the baseline, which is made of M0, to the last model that is measured."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class SuiteStory:
     """All models on one suite."""
 
@@ -72,6 +86,7 @@ class SuiteStory:
     changes: tuple[Change, ...]
     languages: tuple[str, ...] | None = None
     """languages that the recipe gives the suite, None when they are the run's."""
+    baselines: tuple[BaselineStory, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -29,6 +29,11 @@ def terminal(story: Story) -> Table:
         cells.append(_mean(story, suite, index))
         cells += [_cell(suite, index, language) for language in unseen]
         table.add_row(wording.model(index), *cells)
+    for found in suite.baselines:
+        of = {tag: one.by(suite.measure) for tag, one in found.measured.items()}
+        rates = [wording.share(of.get(tag)) for tag in trained]
+        rates += [wording.rate(found.mean), *(wording.share(of.get(tag)) for tag in unseen)]
+        table.add_row(wording.BASELINES[found.name], *map(Text, rates))
     return table
 
 

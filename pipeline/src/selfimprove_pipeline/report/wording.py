@@ -32,6 +32,13 @@ COMPARED = (
     "choice of prompts, not another training seed."
 )
 
+BASELINES = {"languageInstruction": "M0, told the language"}
+TOLD = (
+    "M0, told the language, was asked in the prompt's language to answer in it: what a model has "
+    "over it is more than answering in the right language on request. In charts it is the dashed "
+    "line."
+)
+
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 

@@ -24,6 +24,7 @@ from selfimprove_pipeline.workers import (
     engines,
     inference,
     light,
+    overlaps,
     rank_processes,
     training,
 )
@@ -32,6 +33,9 @@ from selfimprove_pipeline.workers.survey import Survey, are_finished
 
 STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(local.WORKERS)
 """Stages of the workers of an iteration."""
+
+WARNING_CHARACTERS: Final = 300
+"""Characters of a warning that fit into the termination message, whatever their script."""
 
 POLL_SECONDS: Final = 5.0
 """Time between two looks at what the machine of the first rank has committed."""
@@ -64,7 +68,7 @@ def _work(arguments: Namespace, emitter: Emitter) -> Outcome | None:
     """Return what a worker came to; None for one that nobody but the local runner watches."""
     match arguments.worker:
         case "check":
-            return _check(machine.setting_of(arguments), arguments.iteration)
+            return _check(machine.setting_of(arguments), arguments.iteration, emitter)
         case "report":
             return _report(machine.setting_of(arguments), arguments.iteration)
         case "delete":
@@ -145,10 +149,15 @@ def _names(arguments: Namespace) -> tuple[Stage, ...]:
     return tuple(name for name in all_names if name in asked)
 
 
-def _check(setting: Setting, index: int) -> Outcome:
+def _check(setting: Setting, index: int, emitter: Emitter) -> Outcome:
     found = check.work(setting)
-    pod.begin(setting)
-    return Outcome(digest=artifacts.digest_of(found), iteration=index)
+    common = overlaps.look(setting)
+    pod.begin(setting, common)
+    warnings = common.warnings if common else ()
+    for line in warnings:
+        emitter.emit("warning", message=line)
+    totals = {"warning": warnings[0][:WARNING_CHARACTERS]} if warnings else {}
+    return Outcome(digest=artifacts.digest_of(found), iteration=index, totals=totals)
 
 
 def _report(setting: Setting, index: int) -> Outcome:

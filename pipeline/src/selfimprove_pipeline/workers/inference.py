@@ -125,15 +125,19 @@ def _rounds(
 
 
 def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
-    """Return the task of one suite in one language."""
+    """Return the task of one suite in one language, of a baseline or of the model itself."""
     suite = stages.suite_of(target.part, bench.setting.spec)
-    language = target.part.removeprefix(f"{suite.name}.")
+    language = target.part.partition(".")[2]
+    baseline = stages.baseline_of(target.part)
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
     identify = bench.identify(suite)
 
     def pending(done: Rows[Evaluated], share: Share) -> Iterator[Request]:
         open_rows = [row for row in rows.values() if share.owns(row.id) and row.id not in done]
-        return evaluate.requests(open_rows, language, suite, bench.setting.spec, bench.renderer)
+        spec = bench.setting.spec
+        return evaluate.requests(
+            open_rows, language, suite, spec, bench.renderer, baseline=baseline
+        )
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
         return evaluate.evaluated(

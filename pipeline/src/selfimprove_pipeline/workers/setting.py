@@ -103,7 +103,7 @@ class Setting:
             language: store.read(f"{uri.rstrip('/')}/{language}.jsonl")
             for language in self.spec.languages.all()
         }
-        return prompts.read(files, uri)
+        return prompts.read(files, uri, needs_answers=self.spec.pairing.filters.wrong_answer)
 
     def prompts_of(self, index: int) -> Parallel:
         """Return the prompts of one iteration; the last model has none."""
