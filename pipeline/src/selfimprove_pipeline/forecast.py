@@ -76,6 +76,8 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
     match stage:
         case "evaluate":
             return _evaluate_size(setting)
+        case "judge":
+            return _judge_size(setting, index)
         case "generate":
             characters = sum(len(row.prompt) for rows in prompts.values() for row in rows)
             limit = num_rows * spec.generation.max_tokens
@@ -101,6 +103,14 @@ def _evaluate_size(setting: Setting) -> tuple[int, int, int, int]:
     default = setting.spec.generation.max_tokens
     limit = sum(len(found) * (limits[name] or default) for (name, _), found in suites.items())
     return rows, characters // CHARACTERS_PER_TOKEN, limit, len(suites)
+
+
+def _judge_size(setting: Setting, index: int) -> tuple[int, int, int, int]:
+    """Return the questions, at most, as rows; what a judge counts as tokens is not known here."""
+    judge = setting.spec.evaluation.judge
+    judged = setting.iteration(index, setting.base).opponents
+    orders = 2 if judge and judge.positions == "both" else 1
+    return orders * sum(len(setting.suites[name]) for name in judged), 0, 0, len(judged)
 
 
 def table(found: list[Step]) -> Table:

@@ -7,10 +7,10 @@ models, so the interval is the paired one of `statistics`.
 import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
-from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
-from selfimprove_pipeline.report.story import Change, Measure, Measured, Sample, SuiteStory
+from selfimprove_pipeline.report.story import Change, Judged, Measure, Measured, Sample, SuiteStory
 
 SAMPLES = 3
 """Samples of each language."""
@@ -67,6 +67,20 @@ def measured(rows: Collection[Evaluated]) -> Measured:
         empty=share(lambda row: row.is_empty),
         truncated=share(lambda row: row.finish_reason == "length"),
         mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
+    )
+
+
+def judged(iteration: int, part: str, manifest: Manifest) -> Judged:
+    """Return what the verdicts on one suite in one language came to."""
+    suite, language = part.split(".", 1)
+    return Judged(
+        suite=suite,
+        iteration=iteration,
+        language=language,
+        measures=manifest.measures,
+        decided=manifest.counts["judged"],
+        by_rule=manifest.counts["byRule"],
+        malformed=manifest.counts["malformed"],
     )
 
 

@@ -4,13 +4,14 @@ Columns of text come first, numbers after them. Texts are as they are: whoever s
 escapes them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.story import (
     Agreement,
     Change,
+    Judged,
     Measured,
     Pairs,
     Story,
@@ -31,6 +32,20 @@ ANSWERS: Cells = (
     "Mean characters",
 )
 """Headings of what the answers of one model in one language were like."""
+
+
+JUDGED: Cells = (
+    "Win rate",
+    "95 % interval",
+    "Win",
+    "Tie",
+    "Lose",
+    "Position bias",
+    "Decided",
+    "By rule",
+    "Malformed",
+)
+"""Headings of what a judge said of the answers of one model in one language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,6 +83,18 @@ def answers(story: Story, suite: SuiteStory) -> Sheet:
             if (index, language) in suite.measured
         ),
         absent="Not yet: no answers are evaluated.",
+    )
+
+
+def judged(found: Iterable[Judged], suite: str, languages: Sequence[str]) -> Sheet:
+    """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
+    own = [row for row in found if row.suite == suite and row.language in languages]
+    ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
+    return Sheet(
+        texts=("Model", "Language"),
+        numbers=JUDGED,
+        rows=tuple((wording.model(r.iteration), r.language, *judged_cells(r)) for r in ordered),
+        absent=wording.NOT_YET,
     )
 
 
@@ -180,6 +207,15 @@ def answer_cells(found: Measured) -> Cells:
         *(wording.rate(rate.value if rate else None) for rate in rates),
         wording.count(found.mean_length),
     )
+
+
+def judged_cells(found: Judged) -> Cells:
+    """Return the cells below `JUDGED`."""
+    names = ("winRate", "winRateLow", "winRateHigh", "win", "tie", "lose", "positionBias")
+    rate, low, high, *shares = (wording.rate(found.measures.get(name)) for name in names)
+    bounds = f"{low}{wording.NONE}{high}" if found.measures else wording.NONE
+    counts = (found.decided, found.by_rule, found.malformed)
+    return (rate, bounds, *shares, *map(wording.count, counts))
 
 
 def _pairs(row: Pairs, story: Story) -> Cells:
