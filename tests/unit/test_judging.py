@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,12 @@ from selfimprove_pipeline.artifacts import Evaluated, Manifest, Prompt, Verdict,
 from selfimprove_pipeline.engine import Engine
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.ledger import Ledger
+from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
 from selfimprove_pipeline.workers.setting import Model, Setting
+from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import StageState, Survey, manifest_of, survey
 from support.endpoint import Asked, Endpoint, Reply, Script, refusal, serving
 from support.judges import first, judging, longer, parts
@@ -126,7 +129,7 @@ def noted(setting: Setting, index: int, model: Model) -> Survey:
 
 def judge(setting: Setting, index: int = 1, model: Model = M1) -> StageState:
     """Run the worker, which needs no engine, and return what it has judged."""
-    names = ("evaluate", "judge")
+    names: tuple[Stage, ...] = ("evaluate", "judge")
     inference.work(setting, index, model, no_engine, lambda _: None, names=names)
     return noted(setting, index, model)["judge"]
 
@@ -235,6 +238,17 @@ def test_a_budget_holds_over_kills_and_models_and_can_be_raised(tmp_path: Path) 
         with pytest.raises(InputError, match=f"found {total} requests"):
             judge(setting, 0, M0)
         assert len(endpoint.asked) == total - 10
+
+
+def test_of_several_pods_the_first_one_asks_for_all(tmp_path: Path) -> None:
+    """It waits for no other; the budget and the number of requests at a time are the run's."""
+    with judged_run(tmp_path, judging(longer)) as (endpoint, setting):
+        answer(setting, 1, M1, LONG)
+        judge(replace(setting, share=Share(0, 2)))
+        asked = len(endpoint.asked)
+        assert judge(replace(setting, share=Share(1, 2))).is_finished
+
+        assert asked == len(endpoint.asked) == len(LANGUAGES) * 2 * COUNT
 
 
 def test_the_key_is_in_no_file_of_the_store(

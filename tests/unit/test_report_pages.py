@@ -537,7 +537,13 @@ def test_durations_have_their_natural_unit(value: float, text: str) -> None:
 def test_verdicts_stand_below_the_suite_that_they_are_on() -> None:
     """Win, tie and lose by model and language, in every format; without a judge there is none."""
     shares = {"win": 0.5, "tie": 0.3, "lose": 0.2, "positionBias": 0.25}
-    measures = {"winRate": 0.65, "winRateLow": 0.55, "winRateHigh": 0.74, **shares}
+    measures = {
+        "winRate": 0.65,
+        "winRateLow": 0.55,
+        "winRateHigh": 0.74,
+        "lcWinRate": 0.61,
+        **shares,
+    }
     rows = [
         Judged(
             suite=suite,
@@ -559,9 +565,9 @@ def test_verdicts_stand_below_the_suite_that_they_are_on() -> None:
     text = markdown.render(found)
 
     place = cells.index(".65")
-    shown = [".65", ".55–.74", ".50", ".30", ".20", ".25", "97", "4", "3"]
-    assert cells[place : place + 9] == shown
-    assert "| M1 | de | .65 | .55–.74 | .50 | .30 | .20 | .25 | 97 | 4 | 3 |" in text
+    shown = [".65", ".55–.74", ".61", ".50", ".30", ".20", ".25", "97", "4", "3"]
+    assert cells[place : place + 10] == shown
+    assert "| M1 | de | .65 | .55–.74 | .61 | .50 | .30 | .20 | .25 | 97 | 4 | 3 |" in text
     assert text.index("| M1 | de | .65") < text.index("| M1 | en | – | – | –")
     assert text.count("| M1 | de | .65 |") == 1
     assert "Win, tie, lose" not in markdown.render(story()) + page.render(story())

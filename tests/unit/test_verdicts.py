@@ -103,6 +103,7 @@ def test_exchanged_answers_turn_a_win_rate_into_one_minus_it(say: Said, position
     there = verdicts.measures(judged(exchanged(contests()), say, positions))
 
     assert here["winRate"] == pytest.approx(1 - there["winRate"])
+    assert here["lcWinRate"] == pytest.approx(1 - there["lcWinRate"])
     assert here["winRateLow"] == pytest.approx(1 - there["winRateHigh"])
     assert (here["win"], here["tie"], here["lose"]) == (
         there["lose"],
@@ -117,7 +118,7 @@ def test_equal_answers_are_ties_without_a_question() -> None:
     rows = judged(same, lambda _, __: pytest.fail("a question was asked"))
     found = verdicts.measures(rows)
 
-    assert (found["winRate"], found["tie"]) == (0.5, 1.0)
+    assert (found["winRate"], found["lcWinRate"], found["tie"]) == (0.5, 0.5, 1.0)
     assert {row.rule for row in rows} == {"identical"}
     assert "positionBias" not in found
 

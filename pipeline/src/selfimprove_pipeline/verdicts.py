@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from selfimprove_pipeline import length_control
 from selfimprove_pipeline.artifacts import Ballot, Message, Verdict
 from selfimprove_pipeline.engine import Completion
 
@@ -141,13 +142,16 @@ def id_of(key: str) -> str:
 def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     """Return the win rate with its interval, and the shares of wins, ties and losses.
 
-    They are absent where nothing was decided. A tie counts half. `positionBias` is the share of
+    They are absent where nothing was decided. A tie counts half. `lcWinRate` is the win rate at
+    equal lengths (`length_control`). `positionBias` is the share of
     contests, asked in both orders, whose two ballots contradict each other; `firstPlace` the share
     of ballots for the answer that stood first, .5 of a judge without bias.
     """
-    found = [row.preference for row in rows if row.preference is not None]
+    decided = [row for row in rows if row.preference is not None]
+    found = [row.preference for row in decided if row.preference is not None]
     if not found:
         return {}
+    lengths = [row.characters - row.opponent_characters for row in decided]
     rate = math.fsum(found) / len(found)
     low, high = _interval(rate, len(found))
     shares = {
@@ -159,7 +163,9 @@ def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     bias = {"positionBias": _share([is_contradictory(row) for row in twice])} if twice else {}
     leanings = [leaning for row in rows for leaning in _leanings(row)]
     lean = {"firstPlace": math.fsum(leanings) / len(leanings)} if leanings else {}
-    return {"winRate": rate, "winRateLow": low, "winRateHigh": high, **shares, **bias, **lean}
+    rates = {"winRate": rate, "winRateLow": low, "winRateHigh": high}
+    rates["lcWinRate"] = length_control.win_rate(found, lengths)
+    return {**rates, **shares, **bias, **lean}
 
 
 def counts(rows: Sequence[Verdict]) -> dict[str, int]:

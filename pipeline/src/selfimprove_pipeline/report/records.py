@@ -118,7 +118,7 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
 
 def _verdict_records(found: Judged) -> Iterator[Record]:
     """Yield the win rate with its interval, then the shares."""
-    for measure in ("winRate", "win", "tie", "lose", "positionBias"):
+    for measure in ("winRate", "lcWinRate", "win", "tie", "lose", "positionBias"):
         if measure in found.measures:
             yield {
                 "suite": found.suite,

@@ -37,6 +37,7 @@ ANSWERS: Cells = (
 JUDGED: Cells = (
     "Win rate",
     "95 % interval",
+    "At equal length",
     "Win",
     "Tie",
     "Lose",
@@ -211,7 +212,8 @@ def answer_cells(found: Measured) -> Cells:
 
 def judged_cells(found: Judged) -> Cells:
     """Return the cells below `JUDGED`."""
-    names = ("winRate", "winRateLow", "winRateHigh", "win", "tie", "lose", "positionBias")
+    rates = ("winRate", "winRateLow", "winRateHigh", "lcWinRate")
+    names = (*rates, "win", "tie", "lose", "positionBias")
     rate, low, high, *shares = (wording.rate(found.measures.get(name)) for name in names)
     bounds = f"{low}{wording.NONE}{high}" if found.measures else wording.NONE
     counts = (found.decided, found.by_rule, found.malformed)

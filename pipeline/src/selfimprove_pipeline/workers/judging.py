@@ -33,7 +33,8 @@ def task(setting: Setting, target: Target, found: Survey, identify: Identify) ->
     contests = {row.id: _contest(row, opponents[row.id]) for row in answers}
 
     def pending(done: Rows[Verdict], share: Share) -> Iterator[Question]:
-        own = [contest for contest in contests.values() if share.owns(contest.id)]
+        # Budget and concurrency are the run's, so of several pods the first one asks for all.
+        own = contests.values() if share.number == 0 else ()
         return verdicts.questions(own, done, positions)
 
     def row(completion: Completion, done: Rows[Verdict]) -> Verdict:
