@@ -224,6 +224,16 @@ def test_preferences_of_both_orders_are_averaged_where_they_agree() -> None:
     assert whole.preference == pytest.approx(0.8)
 
 
+def test_a_weighted_contradiction_is_a_tie_as_well() -> None:
+    """.9 in the first place and .2 in the second are no preference of .55."""
+    (one,) = contests([("here", "there")])
+    half = verdicts.counted(opinion("first:p0", A=0.9, B=0.1), one, "de", None, "both")
+    whole = verdicts.counted(opinion("second:p0", A=0.8, B=0.2), one, "de", half, "both")
+
+    assert whole.preference == 0.5
+    assert verdicts.counts([whole])["contradictions"] == 1
+
+
 def test_the_interval_is_wilsons() -> None:
     """8 wins of 10: .490 to .943, as in tables of the interval."""
     pairs = [("a long answer", "x")] * 8 + [("x", "a long answer")] * 2

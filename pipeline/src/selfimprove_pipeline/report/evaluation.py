@@ -79,7 +79,6 @@ def judged(iteration: int, part: str, manifest: Manifest) -> Judged:
         language=language,
         measures=manifest.measures,
         decided=manifest.counts["judged"],
-        by_rule=manifest.counts["byRule"],
         malformed=manifest.counts["malformed"],
     )
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report.statistics import Interval
 from selfimprove_pipeline.report.story import (
     Agreement,
     Change,
@@ -36,14 +37,12 @@ ANSWERS: Cells = (
 
 JUDGED: Cells = (
     "Win rate",
-    "95 % interval",
     "At equal length",
     "Win",
     "Tie",
     "Lose",
-    "Position bias",
-    "Decided",
-    "By rule",
+    "Bias of place",
+    "Judged",
     "Malformed",
 )
 """Headings of what a judge said of the answers of one model in one language."""
@@ -212,12 +211,16 @@ def answer_cells(found: Measured) -> Cells:
 
 def judged_cells(found: Judged) -> Cells:
     """Return the cells below `JUDGED`."""
-    rates = ("winRate", "winRateLow", "winRateHigh", "lcWinRate")
-    names = (*rates, "win", "tie", "lose", "positionBias")
-    rate, low, high, *shares = (wording.rate(found.measures.get(name)) for name in names)
-    bounds = f"{low}{wording.NONE}{high}" if found.measures else wording.NONE
-    counts = (found.decided, found.by_rule, found.malformed)
-    return (rate, bounds, *shares, *map(wording.count, counts))
+    measures = found.measures
+    bounds = Interval(measures.get("winRateLow", 0.0), measures.get("winRateHigh", 1.0))
+    rate = wording.rate(measures.get("winRate"))
+    names = ("lcWinRate", "win", "tie", "lose", "positionBias")
+    return (
+        f"{rate} ({wording.interval(bounds)})" if measures else wording.NONE,
+        *(wording.rate(measures.get(name)) for name in names),
+        wording.count(found.decided),
+        wording.count(found.malformed),
+    )
 
 
 def _pairs(row: Pairs, story: Story) -> Cells:

@@ -84,8 +84,6 @@ class Judged:
     measures: Mapping[str, float]
     """measures as `verdicts` names them, none where nothing was decided."""
     decided: int
-    by_rule: int
-    """by_rule is how many of the decided needed no judge."""
     malformed: int
     """malformed are the ballots for neither answer."""
 

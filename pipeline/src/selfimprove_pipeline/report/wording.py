@@ -43,9 +43,9 @@ EVASIVE = (
 )
 JUDGED = (
     "A tie counts half. The rate at equal length is what a logistic model of the verdicts and the "
-    "lengths expects of answers as long as the opponent's. Position bias is the share of prompts, "
-    "asked in both orders, at which the judge preferred a place: those are ties. Malformed answers "
-    "of the judge decide nothing."
+    "lengths expects of answers as long as the opponent's. The bias of place is the share of "
+    "prompts, asked in both orders, at which the judge preferred a place: those are ties. "
+    "Malformed answers of the judge decide nothing."
 )
 TIMES = (
     "Artifacts found in the store show the time of the run that made them. The start of an engine "
