@@ -37,6 +37,10 @@ class Reply:
     status: int
     body: Any
     headers: Mapping[str, str] = field(default_factory=dict)
+    content_type: str | None = None
+    """contentType, None for that of the body: a page for text, else JSON."""
+    is_cut: bool = False
+    """isCut ends the connection in the middle of the body."""
 
 
 Script = Callable[[Asked], Reply]
@@ -99,12 +103,14 @@ class _Handler(BaseHTTPRequestHandler):
         is_text = isinstance(reply.body, str)
         data = reply.body.encode() if is_text else json.dumps(reply.body).encode()
         self.send_response(reply.status)
-        self.send_header("Content-Type", "text/html" if is_text else "application/json")
+        kind = reply.content_type or ("text/html" if is_text else "application/json")
+        self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(data)))
         for name, value in reply.headers.items():
             self.send_header(name, value)
         self.end_headers()
-        self.wfile.write(data)
+        self.wfile.write(data[: len(data) // 2] if reply.is_cut else data)
+        self.close_connection = reply.is_cut
 
     @override
     def log_message(self, *_: object) -> None:

@@ -146,7 +146,7 @@ QUESTIONS = "--suite=exactMatch=s3://eval/questions"
     [
         pytest.param(
             ["s3://models/m0"],
-            "--suite: expected KIND=URI, KIND one of exactMatch, offTarget, mgsm, found none",
+            "--suite: expected KIND=URI, KIND one of exactMatch, offTarget, mgsm, ",
             id="no suite",
         ),
         pytest.param(
@@ -157,7 +157,7 @@ QUESTIONS = "--suite=exactMatch=s3://eval/questions"
         pytest.param(
             ["s3://models/m0", "--suite=mine=s3://eval/questions"],
             "--suite mine=s3://eval/questions: spec.evaluation.suites[0]: expected kind "
-            "(exactMatch, offTarget or mgsm) with the name mine, found none",
+            "(exactMatch, offTarget, mgsm, xAlpacaEval or headToHead) with the name mine, found",
             id="an unknown kind",
         ),
         pytest.param(
@@ -236,3 +236,23 @@ def test_parts_of_the_recipe_that_measure_nothing_are_left_out(tmp_path: Path) -
 
     assert not found.suspend
     assert found.translation.external is None
+
+
+def test_a_judge_comes_from_the_arguments_or_with_the_recipe(tmp_path: Path) -> None:
+    """The file of xAlpacaEval holds its references too; an address of the arguments is the one."""
+    judge = "{baseUrl: http://judge/v1, model: big, positions: random}"
+    described = f"{{suites: [{{name: exactMatch, uri: s3://eval/questions}}], judge: {judge}}}"
+    (tmp_path / "run.yaml").write_text(Row("a run", {**SPEC, "evaluation": described}).text)
+    suite = "--suite=xAlpacaEval=s3://eval/alpaca"
+    given = ["--judge-url=http://here/v1", "--judge-model=mine", "--languages=en,de"]
+    alone = candidate.run_of(arguments(tmp_path, "s3://models/m0", suite, *given))
+    along = candidate.run_of(
+        arguments(tmp_path, "s3://models/m0", suite, "--recipe=run.yaml", given[0])
+    )
+
+    found = [run.spec.evaluation.judge for run in (alone, along)]
+    assert [(one.base_url, one.model, one.positions) for one in found if one] == [
+        ("http://here/v1", "mine", "both"),
+        ("http://here/v1", "big", "random"),
+    ]
+    assert alone.spec.evaluation.suites[0].reference_uri == "s3://eval/alpaca"

@@ -121,7 +121,17 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: sums, uri: s3://eval/sums}]}",
-        "suites[0]: expected kind (exactMatch, offTarget or mgsm) with the name sums, found none",
+        "[0]: expected kind (exactMatch, offTarget, mgsm, xAlpacaEval or headToHead) with the name",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [{name: headToHead, uri: s3://eval/a}]}",
+        "spec.evaluation: expected judge with the suites headToHead, found none",
+    ),
+    (
+        "beta: 0.1",
+        "beta: 0.1\n  evaluation: {suites: [{name: xAlpacaEval, uri: s3://eval/a}]}",
+        "spec.evaluation.suites[0]: expected referenceUri exactly with xAlpacaEval",
     ),
     (
         "beta: 0.1",

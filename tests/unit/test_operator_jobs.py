@@ -227,6 +227,32 @@ def test_a_unit_gets_the_credentials_that_it_needs(unit: UnitName, expected: set
     assert optional == {"AWS_SESSION_TOKEN"}
 
 
+@pytest.mark.parametrize(
+    ("unit", "is_asking"), [("inference", True), ("check", False), ("training", False)]
+)
+def test_the_judges_key_goes_to_whoever_asks_it_under_its_own_name(
+    unit: UnitName, is_asking: bool
+) -> None:
+    """The translator's Secret and the judge's have the same key, and both fit into one pod."""
+    run = manifests.taken("private").run
+    spec = copy.deepcopy(run["spec"])
+    spec["evaluation"] = {
+        "suites": [{"name": "headToHead", "uri": "s3://suites/questions"}],
+        "judge": {"baseUrl": "https://judge/v1", "model": "m", "secretRef": {"name": "judge"}},
+    }
+    taken = manifests.taken("private").model_copy(update={"run": {**run, "spec": spec}})
+    chosen = units.unit(unit, taken.spec, 0)
+    drawn = replace(made("private", unit), unit=chosen, snapshot=taken)
+    env = {
+        item["name"]: item["valueFrom"]["secretKeyRef"]
+        for item in container_of(drawn)["env"]
+        if "valueFrom" in item
+    }
+
+    found = env.get("SELFIMPROVE_JUDGE_OPENAI_API_KEY")
+    assert found == ({"name": "judge", "key": "OPENAI_API_KEY"} if is_asking else None)
+
+
 def test_settings_change_no_label_and_no_variable_that_a_launch_depends_on() -> None:
     """A run's pods settings cannot hide its pods from the operator, nor their messages."""
     drawn = made("plain", "light")

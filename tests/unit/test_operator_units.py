@@ -131,3 +131,24 @@ def test_each_unit_has_its_role_and_worker(
     unit = units.unit(name, spec, 0)
 
     assert (unit.role, unit.worker, unit.is_part) == (role, worker, is_part)
+
+
+@pytest.mark.parametrize("stage_pods", ["Fused", "Separate"])
+def test_the_judge_is_asked_in_the_launch_that_evaluates(stage_pods: str) -> None:
+    """Of the last model too; a run without judged suites has no such stage."""
+    judged = {
+        "suites": [{"name": "headToHead", "uri": "s3://suites/questions"}],
+        "judge": {"baseUrl": "http://judge/v1", "model": "judge"},
+    }
+    spec = runs.run(iterations=1, evaluation=judged, stagePods=stage_pods).spec
+    plain = runs.run(iterations=1, evaluation=SUITES, stagePods=stage_pods).spec
+
+    found = [unit for t in (0, 1) for unit in units.units_of(spec, t) if "judge" in unit.stages]
+    assert all("evaluate" in unit.stages for unit in found)
+    assert [unit.name for unit in found] == [
+        "inference" if stage_pods == "Fused" else "evaluate",
+        "evaluate",
+    ]
+    assert all("judge" not in unit.stages for unit in units.units_of(plain, 0))
+    shown = [name for unit in units.units_of(spec, 0) for name in unit.stages or (unit.name,)]
+    assert len(shown) == 8, "the status has room for no more stages of an iteration"

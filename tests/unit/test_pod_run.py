@@ -230,7 +230,7 @@ def test_the_index_tells_what_computed_an_iteration(world: World) -> None:
     assert first.toolchain["inference"]["engine"] == "transformers"
     assert first.toolchain["training"]["worldSize"] == "1"
     assert set(last.toolchain) == {"inference", "translation", "light"}
-    assert set(first.finished) == set(ALL)
+    assert set(first.finished) == {*ALL, "judge"}  # without a judge there is nothing to do
     assert sorted(first.computed) == sorted(
         key for keys in first.keys.values() for key in keys.values()
     )
@@ -250,7 +250,7 @@ def test_a_run_without_suites_names_its_last_model(world: World, tmp_path: Path)
     index = Index.of_line((store / "runs" / "runs" / "team.pods" / "index.json").read_bytes())
     expected = [iteration["model"]["digest"] for iteration in world.alone["iterations"]]
     assert [entry.model_digest for entry in index.iterations] == expected
-    assert index.iterations[1].finished == ("evaluate",)
+    assert index.iterations[1].finished == ("evaluate", "judge")
     assert report.message["model"] == expected[1]
 
 

@@ -7,10 +7,10 @@ import json
 import pytest
 from rich.console import Console
 
-from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Suite
 from selfimprove_pipeline.report import records, table
-from selfimprove_pipeline.report.assessment import Assessment, suite_assessment
+from selfimprove_pipeline.report.assessment import Assessment, suite_assessment, with_verdicts
 from selfimprove_pipeline.report.statistics import wilson
 
 LANGUAGES = Languages(dominant="en", others=("es", "de"))
@@ -153,3 +153,24 @@ def test_names_are_never_read_as_markup() -> None:
     assert "mean of 3 " in terminal.getvalue()
     assert "characters" in terminal.getvalue()
     assert ".20 (.13\N{EN DASH}.29)" in terminal.getvalue()
+
+
+def test_verdicts_are_in_the_tables_and_in_the_numbers_for_programs() -> None:
+    """The win rate with its interval and the number of decided prompts."""
+    shares = {"lcWinRate": 0.61, "win": 0.5, "tie": 0.3, "lose": 0.2}
+    manifest = Manifest(
+        stage="judge",
+        key="k",
+        digest="d",
+        files=(),
+        counts={"judged": 97, "byRule": 4, "malformed": 3},
+        measures={"winRate": 0.65, "winRateLow": 0.55, "winRateHigh": 0.74, **shares},
+    )
+    found = with_verdicts(assessed(), {"s.de": manifest, "other.de": manifest})
+    told = json.loads(records.assessment_json(found))["suites"]["s"]["de"]
+
+    assert told["winRate"] == {"value": 0.65, "n": 97, "low": 0.55, "high": 0.74}
+    assert told["tie"] == {"value": 0.3, "n": 97, "low": None, "high": None}
+    text = records.assessment_markdown(found)
+    assert "| de | .65 (.55–.74) | .61 | .50 | .30 | .20 | – | 97 | 3 |" in text  # noqa: RUF001
+    assert "winRate" not in records.assessment_json(assessed())

@@ -21,6 +21,7 @@ from selfimprove_pipeline.report.story import (
     Agreement,
     Artifact,
     Change,
+    Judged,
     Measured,
     Model,
     Pairs,
@@ -531,3 +532,41 @@ def test_changes_are_written_with_their_sign(value: float, text: str) -> None:
 def test_durations_have_their_natural_unit(value: float, text: str) -> None:
     """Seconds below two minutes, then minutes, then hours."""
     assert wording.seconds(value) == text
+
+
+def test_verdicts_stand_below_the_suite_that_they_are_on() -> None:
+    """Win, tie and lose by model and language, in every format; without a judge there is none."""
+    shares = {"win": 0.5, "tie": 0.3, "lose": 0.2, "positionBias": 0.25}
+    measures = {
+        "winRate": 0.65,
+        "winRateLow": 0.55,
+        "winRateHigh": 0.74,
+        "lcWinRate": 0.61,
+        **shares,
+    }
+    rows = [
+        Judged(
+            suite=suite,
+            iteration=1,
+            language=language,
+            measures=found,
+            decided=97,
+            malformed=3,
+        )
+        for suite, language, found in (
+            ("exactMatch", "en", {}),
+            ("exactMatch", "de", measures),
+            ("another", "de", measures),
+        )
+    ]
+    found = story(judged=tuple(rows))
+    cells = words(read(page.render(found)).cells)
+    text = markdown.render(found)
+
+    shown = [".65 (.55–.74)", ".61", ".50", ".30", ".20", ".25", "97", "3"]
+    place = cells.index(shown[0])
+    assert cells[place : place + 8] == shown
+    assert "| M1 | de | .65 (.55–.74) | .61 | .50 | .30 | .20 | .25 | 97 | 3 |" in text
+    assert text.index("| M1 | de | .65") < text.index("| M1 | en | – | – | –")
+    assert text.count("| M1 | de | .65 (") == 1
+    assert "Win, tie, lose" not in markdown.render(story()) + page.render(story())

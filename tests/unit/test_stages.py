@@ -29,7 +29,15 @@ BASE: dict[str, Any] = {
         "model": "mt",
         "secretRef": {"name": "mt"},
     },
-    "evaluation__suites": [{"name": "exactMatch", "uri": "s3://eval/set"}],
+    "evaluation__suites": [
+        {"name": "exactMatch", "uri": "s3://eval/set"},
+        {"name": "headToHead", "uri": "s3://eval/set"},
+    ],
+    "evaluation__judge": {
+        "baseUrl": "http://judge/v1",
+        "model": "judge",
+        "secretRef": {"name": "judge"},
+    },
     "storage__caRef": {"name": "ca"},
     "storage__secretRef": {"name": "minio"},
     "model__secretRef": {"name": "hub"},
@@ -133,8 +141,18 @@ OTHER_VALUES: dict[str, Any] = {
     "training.nodes": 2,
     "training.seed": 7,
     "training.reportTo": ["wandb"],
-    "evaluation.suites": [{"name": "exactMatch", "uri": "s3://eval/other", "limit": 5}],
+    "evaluation.suites": [
+        {"name": "exactMatch", "uri": "s3://eval/other", "limit": 5},
+        {"name": "headToHead", "uri": "s3://eval/other"},
+    ],
     "evaluation.baselines": ["languageInstruction"],
+    "evaluation.judge.baseUrl": "http://other/v1",
+    "evaluation.judge.model": "other",
+    "evaluation.judge.secretRef.name": "other",
+    "evaluation.judge.positions": "random",
+    "evaluation.judge.maxConcurrency": 7,
+    "evaluation.judge.budget.requests": 7,
+    "evaluation.judge.budget.tokens": 7,
     "storage.endpoint": "http://minio:9000",
     "storage.region": "eu-1",
     "storage.bucket": "other",
@@ -170,7 +188,12 @@ ALONG: dict[str, Any] = {"translation.translator": {"translation__external": Non
 
 EXPECTED: dict[str, set[Stage]] = {
     "profile": {"translate", "pair"},  # by the fields that it fills
-    "languages.dominant": {"pair", "score", "evaluate"},  # inputs of pair and score by language
+    "languages.dominant": {
+        "pair",
+        "score",
+        "evaluate",
+        "judge",
+    },  # inputs of pair and score by language
     "evaluation.suites": set(),  # its rows are an input; its own fields have their own test
 }
 
@@ -186,7 +209,12 @@ def iteration(**values: Any) -> Iteration:
         toolchain=TOOLCHAIN,
         prompts=dict.fromkeys(spec.languages.all(), "prompts"),
         gold=dict.fromkeys(spec.languages.all(), "gold"),
-        suites={("exactMatch", "es"): "rows"},
+        suites={(suite.name, "es"): "rows" for suite in spec.evaluation.suites},
+        opponents={
+            (suite.name, "es"): "answers of M0"
+            for suite in spec.evaluation.suites
+            if suite.is_judged
+        },
     )
 
 
@@ -240,7 +268,7 @@ def test_a_suites_own_fields_change_the_keys_of_its_evaluation_alone() -> None:
 def test_a_suites_languages_are_in_its_keys_where_it_has_some() -> None:
     """They decide what is told apart; without them the keys are those from before."""
     more = [{"name": "exactMatch", "uri": "s3://eval/set", "languages": ["es", "bn"]}]
-    (target,) = stages.targets("evaluate", iteration(), Digests()) or ()
+    target, _ = stages.targets("evaluate", iteration(), Digests()) or ()
 
     assert "suite.languages" not in target.recipe
     assert changed(iteration(), iteration(evaluation__suites=more)) == {"evaluate"}
@@ -289,7 +317,7 @@ def test_no_stage_that_makes_the_model_depends_on_evaluation(stage: Stage) -> No
     [
         ("inference", {"generate", "evaluate"}),
         ("translation", {"translate"}),
-        ("light", {"pair", "score", "evaluate"}),
+        ("light", {"pair", "score", "evaluate", "judge"}),
         ("training", {"reference", "train"}),
     ],
 )
@@ -304,10 +332,10 @@ def test_versions_and_devices_change_the_keys_of_what_they_compute(
 
 
 def test_another_model_changes_every_key_but_those_of_rows_alone() -> None:
-    """Pairs and scores depend on the model through the digests of its answers."""
+    """Pairs, scores and verdicts depend on the model through the digests of its answers."""
     after = dataclasses.replace(iteration(), model="other")
 
-    assert changed(iteration(), after) == set(STAGES) - {"pair", "score"}
+    assert changed(iteration(), after) == set(STAGES) - {"pair", "score", "judge"}
 
 
 def test_targets_are_unknown_until_their_inputs_are_finished() -> None:
@@ -331,3 +359,14 @@ def test_a_changed_answer_in_one_language_leaves_the_other_directions_alone() ->
     new = {t.part: t.key for t in stages.targets("translate", one, Changed()) or ()}
 
     assert {part for part in old if old[part] != new[part]} == {"es_en"}
+
+
+def test_verdicts_depend_on_both_answers_and_are_unknown_without_them() -> None:
+    """Another opponent is another verdict; one that has not answered yet has none."""
+    one = iteration()
+    other = dataclasses.replace(one, opponents={("headToHead", "es"): "other answers"})
+    nobody = dataclasses.replace(one, opponents={("headToHead", "es"): None})
+
+    assert changed(one, other) == {"judge"}
+    assert stages.targets("judge", nobody, Digests()) is None
+    assert stages.targets("judge", one, {}) is None

@@ -38,9 +38,13 @@ def network_policy(owner: Owner, snapshot: Snapshot) -> dict[str, Any]:
 
 
 def _ports(snapshot: Snapshot) -> list[int]:
-    """Return the ports of the hub, the store and the translator."""
+    """Return the ports of the hub, the store, the translator and the judge."""
     spec = snapshot.spec
-    external = spec.translation.external
-    urls = (spec.storage.endpoint, external.base_url if external else None)
+    external, judge = spec.translation.external, spec.evaluation.judge
+    urls = (
+        spec.storage.endpoint,
+        external.base_url if external else None,
+        judge.base_url if judge else None,
+    )
     found = [urlsplit(url) for url in urls if url]
     return sorted({HTTPS, *(url.port or PORTS[url.scheme] for url in found)})

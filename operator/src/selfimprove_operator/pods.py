@@ -181,6 +181,9 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
     external = spec.translation.external
     if external and external.secret_ref and (unit.role == "inference" or unit.name == "check"):
         yield _secret(external.secret_ref, "OPENAI_API_KEY")
+    judge = spec.evaluation.judge
+    if judge and judge.secret_ref and "judge" in unit.stages:
+        yield _secret(judge.secret_ref, "OPENAI_API_KEY", prefix="SELFIMPROVE_JUDGE_")
 
 
 def _access(reference: SecretRef | None, prefix: str = "") -> Iterator[Object]:

@@ -13,14 +13,14 @@ from typing import Final
 from selfimprove_operator.api import Role, UnitName
 from selfimprove_pipeline.recipe import Spec, Stage
 
-MEASURE: Final = ("evaluate",)
+MEASURE: Final = "evaluate"
 
 STAGES: Final[Mapping[UnitName, tuple[Stage, ...]]] = {
     "check": (),
-    "inference": ("evaluate", "generate", "translate"),
+    "inference": ("evaluate", "generate", "translate", "judge"),
     "light": ("pair", "score"),
     "training": ("train",),
-    "evaluate": ("evaluate",),
+    "evaluate": ("evaluate", "judge"),
     "generate": ("generate",),
     "translate": ("translate",),
     "pair": ("pair",),
@@ -99,7 +99,7 @@ def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | 
     units = units_of(spec, iteration)
     names: list[str] = [found.name for found in units]
     if unit_name not in names:  # it measured or reported what was the last model then
-        return iteration, next(found for found in units if found.stages != MEASURE)
+        return iteration, next(found for found in units if found.name != MEASURE)
     rest = units[names.index(unit_name) + 1 :]
     if rest:
         return iteration, rest[0]
@@ -109,10 +109,12 @@ def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | 
 
 
 def _unit(name: UnitName, spec: Spec) -> Unit:
-    """Return a unit, without `evaluate` where there is nothing to measure with."""
+    """Return a unit, without the stages that have nothing to measure or nobody to ask."""
     stages = STAGES[name]
     if not spec.evaluation.suites:
         stages = tuple(stage for stage in stages if stage != "evaluate")
+    if not any(suite.is_judged for suite in spec.evaluation.suites):
+        stages = tuple(stage for stage in stages if stage != "judge")
     return Unit(name, _role(name), stages)
 
 

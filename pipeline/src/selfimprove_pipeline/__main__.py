@@ -201,6 +201,10 @@ def _add_evaluate(commands: "_SubParsersAction[Any]") -> None:
         metavar="RUN.yaml",
         help="measure as this run does: its languages, suites, template, sampling and storage",
     )
+    parser.add_argument(
+        "--judge-url", metavar="URL", help="OpenAI-compatible endpoint that judges xAlpacaEval"
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="model that the endpoint serves")
     _with_settings(parser, "a value of the recipe, such as generation.maxTokens=256")
     _with_engine(parser)
     _with_place(parser)

@@ -164,6 +164,35 @@ class Evaluated(Row):
     is_evasive: bool
 
 
+class Ballot(Row):
+    """What a judge said of two answers that stood in one order."""
+
+    preference: float | None
+    """preference for the model's answer from 0 to 1, None when what was said names neither."""
+    said: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Verdict(Row):
+    """Is the model's answer to a prompt better than another one? Decided by rule or by a judge."""
+
+    id: str
+    language: str
+    preference: float | None
+    """preference for the model's answer from 0 to 1, .5 for a tie; None while a ballot is open
+    or where one is malformed."""
+    rule: Literal["identical", "wrongLanguage", "bothWrongLanguage"] | None = None
+    """rule that decided without a question."""
+    first: Ballot | None = None
+    """first is the ballot with the model's answer in the first place."""
+    second: Ballot | None = None
+    """second is the ballot with the model's answer in the second place."""
+    characters: int
+    """characters of the model's answer."""
+    opponent_characters: int
+
+
 class File(Row):
     """One file of an artifact."""
 

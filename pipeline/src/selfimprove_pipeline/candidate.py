@@ -51,7 +51,7 @@ def _document(arguments: Namespace) -> Document:
     if not chosen:
         message = f"--suite: expected KIND=URI, KIND one of {', '.join(SUITE_KINDS)}, found none"
         raise InputError(message)
-    spec["evaluation"] = {"suites": chosen}
+    spec["evaluation"] = {**_judge(spec.get("evaluation") or {}, arguments), "suites": chosen}
     if arguments.languages or "languages" not in spec:
         spec["languages"] = _languages(arguments.languages or _tags_of(chosen, arguments))
     spec["storage"] = _storage(other, arguments)
@@ -108,7 +108,16 @@ def _suite(text: str) -> dict[str, str]:
     if not (equals and name and uri and bool(colon) == bool(kind)):
         message = f"--suite: expected KIND=URI or NAME:KIND=URI, found {text}"
         raise InputError(message)
-    return {"name": name, "uri": uri_of(uri), **({"kind": kind} if kind else {})}
+    # A file in alpaca-eval's format may hold instructions and the outputs to compare with.
+    references = {"referenceUri": uri_of(uri)} if (kind or name) == "xAlpacaEval" else {}
+    return {"name": name, "uri": uri_of(uri), **({"kind": kind} if kind else {}), **references}
+
+
+def _judge(evaluation: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
+    """Return the judge of the arguments over that of the other run, nothing without either."""
+    given = {"baseUrl": arguments.judge_url, "model": arguments.judge_model}
+    judge = {**(evaluation.get("judge") or {}), **{k: v for k, v in given.items() if v is not None}}
+    return {"judge": judge} if judge else {}
 
 
 def _languages(tags: Sequence[str]) -> dict[str, Any]:

@@ -74,7 +74,6 @@ def evaluated(
     """
     text = completion.text.strip()
     identified = identify(text)
-    is_known = languages.is_identifiable(language)
     written = identified or language
     if written == languages.base(language):
         written = language
@@ -91,7 +90,7 @@ def evaluated(
         score=None if row.answer is None else float(is_right),
         extracted=said if has_numbers else None,
         identified=identified,
-        is_off_target=is_known and written != language,
+        is_off_target=is_off_target(identified, language),
         is_empty=not text,
         is_evasive=is_evasive(text),
     )
@@ -114,6 +113,12 @@ def measures(rows: Sequence[Evaluated]) -> dict[str, float]:
         "characters": _mean([len(row.completion) for row in rows]),
     }
     return {"score": _mean(scores), **rates} if scores else rates
+
+
+def is_off_target(identified: str | None, language: str) -> bool:
+    """Return whether the language of a text is known and another one than it should be."""
+    right = (None, language, languages.base(language))
+    return languages.is_identifiable(language) and identified not in right
 
 
 def is_evasive(text: str) -> bool:

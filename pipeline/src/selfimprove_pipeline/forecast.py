@@ -76,6 +76,8 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
     match stage:
         case "evaluate":
             return _evaluate_size(setting, 0 if index else len(spec.evaluation.baselines))
+        case "judge":
+            return _judge_size(setting, index)
         case "generate":
             characters = sum(len(row.prompt) for rows in prompts.values() for row in rows)
             limit = num_rows * spec.generation.max_tokens
@@ -103,6 +105,14 @@ def _evaluate_size(setting: Setting, num_baselines: int) -> tuple[int, int, int,
     times = 1 + num_baselines
     tokens = times * characters // CHARACTERS_PER_TOKEN
     return times * rows, tokens, times * limit, times * len(suites)
+
+
+def _judge_size(setting: Setting, index: int) -> tuple[int, int, int, int]:
+    """Return the questions, at most, as rows; what a judge counts as tokens is not known here."""
+    judge = setting.spec.evaluation.judge
+    judged = setting.iteration(index, setting.base).opponents
+    orders = 2 if judge and judge.positions == "both" else 1
+    return orders * sum(len(setting.suites[name]) for name in judged), 0, 0, len(judged)
 
 
 def table(found: list[Step]) -> Table:

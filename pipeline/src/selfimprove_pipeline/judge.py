@@ -235,4 +235,9 @@ def _uris(run: recipe.Run) -> list[tuple[Path_, str]]:
             (("spec", "evaluation", "suites", index, "uri"), suite.uri)
             for index, suite in enumerate(run.spec.evaluation.suites)
         ),
+        *(
+            (("spec", "evaluation", "suites", index, "referenceUri"), suite.reference_uri)
+            for index, suite in enumerate(run.spec.evaluation.suites)
+            if suite.reference_uri is not None
+        ),
     ]

@@ -2,15 +2,15 @@
 
 import re
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from rich.console import Console
 
-from selfimprove_pipeline import artifacts, candidate, judge, launcher, machine, show
+from selfimprove_pipeline import alpaca, artifacts, candidate, judge, launcher, machine, show
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Run, Storage
+from selfimprove_pipeline.recipe import Run, Storage, Suite
 from selfimprove_pipeline.report import assessment, contenders, records
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.contenders import Contender
@@ -35,10 +35,13 @@ def evaluate(arguments: Namespace, console: Console) -> None:
         show.manifests_of("evaluate", entry, setting.repository),
         setting.spec,
     )
+    verdicts = show.manifests_of("judge", entry, setting.repository)
+    found = assessment.with_verdicts(found, verdicts)
     for one in found.suites:
         for title, sheet in records.assessment_sheets(one):
             console.print(of_sheet(title, sheet))
-    _write(folder, _assessment_files(found), console)
+    files = {**_assessment_files(found), **_outputs(found, setting.spec.evaluation.suites)}
+    _write(folder, files, console)
 
 
 def compare(arguments: Namespace, console: Console) -> None:
@@ -78,6 +81,16 @@ def _assessment_files(found: Assessment) -> dict[str, bytes]:
         "evaluation.csv": records.as_csv(list(records.assessment_records(found))).encode(),
         "evaluation.json": records.assessment_json(found).encode(),
         **rows,
+    }
+
+
+def _outputs(found: Assessment, suites: Sequence[Suite]) -> dict[str, bytes]:
+    """Return the answers to xAlpacaEval as alpaca-eval's own tools read them."""
+    names = {suite.name for suite in suites if suite.has_references}
+    return {
+        f"alpaca-eval/{suite}/{language}.json": alpaca.model_outputs(rows, suite, found.label)
+        for (suite, language), rows in found.rows.items()
+        if suite in names
     }
 
 

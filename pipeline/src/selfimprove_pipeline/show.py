@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import pairwise
 from statistics import fmean
+from types import MappingProxyType
 from typing import Any
 
 from rich.table import Table
@@ -37,14 +38,14 @@ def status(index: Index, repository: Repository) -> dict[str, Any]:
 
 def _iteration(entry: IterationIndex, index: Index, repository: Repository) -> dict[str, Any]:
     is_last = entry.index == index.recipe["iterations"]
-    names = ("evaluate",) if is_last else NAMES
+    names = ("evaluate", "judge") if is_last else NAMES
     manifests = {name: manifests_of(name, entry, repository) for name in names}
     described = [_stage(name, manifests[name], entry) for name in names]
     return {
         "index": entry.index,
         "model": {"uri": _uri(entry, repository), "digest": entry.model_digest},
         "stages": _with_outcome([stage for stage in described if stage], index),
-        "evaluation": evaluation(manifests["evaluate"]),
+        "evaluation": evaluation(manifests["evaluate"], manifests["judge"]),
     }
 
 
@@ -115,12 +116,21 @@ def _uri(entry: IterationIndex, repository: Repository) -> str:
     return entry.model_uri if folder is None else str(folder)
 
 
-def evaluation(manifests: Mapping[str, Manifest]) -> dict[str, Any]:
-    """Return measures and number of answers by suite and language."""
+def evaluation(
+    manifests: Mapping[str, Manifest], judged: Mapping[str, Manifest] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Return measures and number of answers by suite and language, those of the judge among them.
+
+    `judged` of a suite is the number of verdicts, `malformed` that of ballots for neither answer.
+    """
     suites: dict[str, dict[str, Any]] = {}
     for part, manifest in sorted(manifests.items()):
         suite, language = part.split(".", 1)
         suites.setdefault(suite, {})[language] = {**manifest.measures, "n": manifest.rows}
+    for part, manifest in judged.items():
+        suite, language = part.split(".", 1)
+        told = {name: manifest.counts[name] for name in ("judged", "malformed")}
+        suites.setdefault(suite, {}).setdefault(language, {}).update({**manifest.measures, **told})
     return suites
 
 
@@ -174,5 +184,8 @@ def key_numbers(found: Mapping[str, Any]) -> list[str]:
 
 
 def _score(measures: Mapping[str, float]) -> str:
+    if "winRate" in measures:
+        low, high = measures["winRateLow"], measures["winRateHigh"]
+        return f"{measures['winRate']:.3f} [{low:.3f}, {high:.3f}] (n {measures['judged']:.0f})"
     name = "score" if "score" in measures else "offTarget"
     return f"{measures[name]:.3f} (n {measures['n']:.0f})"

@@ -29,6 +29,9 @@ class StageInfo:
 
 TABLE: Final = (
     StageInfo("evaluate", ("model", "suites"), "<language>.jsonl a suite", "inference", True),
+    StageInfo(
+        "judge", ("answers", "other answers"), "<language>.jsonl a suite", "inference", False
+    ),
     StageInfo("generate", ("model", "prompts"), "<language>.jsonl", "inference", True),
     StageInfo("translate", ("model", "answers"), "<source>_<target>.jsonl", "inference", True),
     StageInfo(
@@ -40,6 +43,9 @@ TABLE: Final = (
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
 
 WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
+
+QUESTION: Final = "1"
+"""Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
 
 Digests = Mapping[tuple[Stage, str], str]
 """Payload digests of an iteration's finished artifacts, by stage and part."""
@@ -75,6 +81,9 @@ class Iteration:
     """gold holds the digest of the prompts' gold answers by language, where all have one."""
     suites: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """suites holds the digest of the rows by suite and language."""
+    opponents: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
+    """opponents holds, by judged suite and language, the digest of the answers that the model's
+    are compared with; None while they are not known."""
 
 
 @dataclass(frozen=True)
@@ -163,6 +172,8 @@ def _inputs(
         match stage:
             case "evaluate":
                 return _evaluate_inputs(iteration)
+            case "judge":
+                return _judge_inputs(iteration, done)
             case "generate":
                 return _generate_inputs(iteration)
             case "translate":
@@ -184,6 +195,16 @@ def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
         for baseline in (None, *baselines)
         for (suite, language), rows in iteration.suites.items()
     }
+
+
+def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]] | None:
+    found = {}
+    for (suite, language), opponent in iteration.opponents.items():
+        if opponent is None:
+            return None
+        part = suite_part(suite, language)
+        found[part] = {"answers": done["evaluate", part], "opponent": opponent}
+    return found
 
 
 def _generate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
@@ -235,6 +256,8 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
             if toolchain.inference is None or toolchain.light is None:
                 return None
             return {**toolchain.inference, **toolchain.light}
+        case "judge":
+            return None if toolchain.light is None else {**toolchain.light, "question": QUESTION}
         case "pair" | "score":
             return toolchain.light
         case "reference" | "train":
@@ -246,7 +269,7 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     values = recipe.fields_of(spec, stage)
     if not values.get(WRONG_ANSWER):
         values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
-    if stage == "evaluate":
+    if stage in ("evaluate", "judge"):
         suite = suite_of(part, spec)
         own = recipe.fields_of(suite, stage)
         if suite.languages is None:

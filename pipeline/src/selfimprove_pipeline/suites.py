@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from selfimprove_pipeline import mgsm, prompts
+from selfimprove_pipeline import alpaca, mgsm, prompts
 from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import LANGUAGE_PATTERN, Suite
 
@@ -25,6 +25,8 @@ def read(
     """
     if suite.has_numbers:
         return mgsm.read(suite.uri, languages, read_file)
+    if suite.has_references:
+        return alpaca.read(suite.uri, languages, read_file)
     folder = suite.uri.rstrip("/")
     files = {language: read_file(f"{folder}/{NAME.format(language)}") for language in languages}
     return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
@@ -33,8 +35,9 @@ def read(
 def languages_of(kind: str, names: Iterable[str]) -> set[str]:
     """Return the languages of which a suite's folder has a file, from the names in it."""
     found = set()
+    patterns = {"mgsm": mgsm.NAMES, "xAlpacaEval": (alpaca.NAME,)}.get(kind, (NAME,))
     for name in names:
-        for pattern in mgsm.NAMES if kind == "mgsm" else (NAME,):
+        for pattern in patterns:
             before, after = pattern.split("{}")
             tag = name.removeprefix(before).removesuffix(after)
             if name == pattern.format(tag) and re.match(LANGUAGE_PATTERN, tag):

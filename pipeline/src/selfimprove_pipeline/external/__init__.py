@@ -1,21 +1,24 @@
-"""What the translate stage needs of a translator that is not the model itself.
+"""Models beside the run's own: a translator for the translate stage, a judge for the suites.
 
 `Translator` is to texts what `engine.Engine` is to token ids, and has two implementations:
-`openai` (the only importer of the openai package) and `transformers_model`. Both are imported
-when a recipe asks for one; `versions` has what keys need of them, without. What they yield is
-parsed and kept like the model's own.
+`openai` and `transformers_model`. `openai_judge` answers the questions of `verdicts`; it and
+`openai` ask by `endpoint`, the only importer of the openai package. All are imported when a recipe
+asks for one; `versions` has what keys need of a translator, without. What they yield is parsed and
+kept like the model's own.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from typing import Protocol
 
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external.versions import fingerprint
-from selfimprove_pipeline.recipe import Spec
+from selfimprove_pipeline.recipe import Judge, Spec
 from selfimprove_pipeline.recipe.sampling import External
 from selfimprove_pipeline.translate import Direction, Passage
+from selfimprove_pipeline.verdicts import Opinion, Question
 
-__all__ = ["Translator", "fingerprint", "translator"]
+__all__ = ["Questioned", "Spent", "Translator", "fingerprint", "judge", "translator"]
 
 
 class Translator(Protocol):
@@ -38,6 +41,44 @@ class Translator(Protocol):
 
     def close(self) -> None:
         """End its connections and free its memory."""
+
+
+@dataclass
+class Spent:
+    """What verdicts have cost so far."""
+
+    requests: int = 0
+    tokens: int = 0
+
+    def add(self, tokens: int) -> None:
+        """Count one more answer."""
+        self.requests += 1
+        self.tokens += tokens
+
+
+class Questioned(Protocol):
+    """A judge that is ready, or becomes so at its first question."""
+
+    @property
+    def start_seconds(self) -> float:
+        """Seconds until it was made."""
+
+    @property
+    def versions(self) -> Mapping[str, str]:
+        """Versions of the packages that ask it."""
+
+    def complete(self, requests: Iterable[Question]) -> Iterator[Opinion]:
+        """Yield each question's answer as it comes; an `InputError` tells of a spent budget."""
+
+    def close(self) -> None:
+        """End its connections."""
+
+
+def judge(spec: Spec, described: Judge, spent: Spent) -> Questioned:
+    """Return the recipe's judge, which has spent something already."""
+    from selfimprove_pipeline.external import openai_judge  # noqa: PLC0415  most runs need none
+
+    return openai_judge.OpenAIJudge(described, openai_judge.key_of(spec), spent)
 
 
 def translator(external: External, spec: Spec) -> Translator:

@@ -60,11 +60,13 @@ class Languages(Part):
         ),
     )
 
-    dominant: Annotated[Language, affects("pair", "evaluate")]
+    dominant: Annotated[Language, affects("pair", "evaluate", "judge")]
     """dominant is the language whose answers are preferred, as a BCP-47 tag."""
 
     others: Annotated[
-        tuple[Language, ...], Field(min_length=1, max_length=64), affects("pair", "evaluate")
+        tuple[Language, ...],
+        Field(min_length=1, max_length=64),
+        affects("pair", "evaluate", "judge"),
     ]
     """others are the languages to improve; in `lidr-paper` the last gives the dominant pairs."""
 
@@ -149,7 +151,7 @@ class Storage(Part):
     is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
 
 
-SuiteKind = Literal["exactMatch", "offTarget", "mgsm"]
+SuiteKind = Literal["exactMatch", "offTarget", "mgsm", "xAlpacaEval", "headToHead"]
 
 SUITE_KINDS: Final[tuple[SuiteKind, ...]] = get_args(SuiteKind)
 
@@ -159,8 +161,13 @@ class Suite(Part):
 
     rules = (
         Rule(
-            "has(self.kind) || self.name in ['exactMatch', 'offTarget', 'mgsm']",
-            "expected kind (exactMatch, offTarget or mgsm) with another name, found none",
+            "has(self.kind)"
+            " || self.name in ['exactMatch', 'offTarget', 'mgsm', 'xAlpacaEval', 'headToHead']",
+            "expected kind with another name, found none",
+        ),
+        Rule(
+            "((has(self.kind) ? self.kind : self.name) == 'xAlpacaEval') == has(self.referenceUri)",
+            "expected referenceUri exactly with xAlpacaEval",
         ),
     )
 
@@ -172,11 +179,15 @@ class Suite(Part):
 
     kind: Annotated[SuiteKind | None, affects("evaluate")] = None
     """kind of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
-    the wrong language, `mgsm` compares numbers. Unset means the name."""
+    the wrong language, `mgsm` compares numbers; the judge compares with references
+    (`xAlpacaEval`) or with M0 (`headToHead`). Unset means the name."""
 
     uri: ObjectUri
     """uri of the folder with one file a language: `<language>.jsonl`, for `mgsm` also the
-    owners' files."""
+    owners' files, for `xAlpacaEval` `<language>.json` in alpaca-eval's format."""
+
+    reference_uri: ObjectUri | None = None
+    """referenceUri of the outputs that `xAlpacaEval` compares with, `<language>.json` as well."""
 
     max_tokens: Annotated[Annotated[int, Field(ge=1, le=131_072)] | None, affects("evaluate")] = (
         None
@@ -188,7 +199,7 @@ class Suite(Part):
 
     languages: Annotated[
         Annotated[tuple[Language, ...], Field(min_length=1, max_length=64)] | None,
-        affects("evaluate"),
+        affects("evaluate", "judge"),
     ] = None
     """languages of the suite, also such as are not trained. Unset means the run's."""
 
@@ -197,6 +208,13 @@ class Suite(Part):
         if self.kind is None and self.name not in SUITE_KINDS:
             kinds = f"{', '.join(SUITE_KINDS[:-1])} or {SUITE_KINDS[-1]}"
             msg = f"expected kind ({kinds}) with the name {self.name}, found none"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _has_what_it_compares_with(self) -> Self:
+        if self.has_references != (self.reference_uri is not None):
+            msg = "expected referenceUri exactly with xAlpacaEval"
             raise ValueError(msg)
         return self
 
@@ -212,7 +230,49 @@ class Suite(Part):
     @property
     def needs_answers(self) -> bool:
         """Whether every row needs a gold answer."""
-        return (self.kind or self.name) != "offTarget"
+        return (self.kind or self.name) in ("exactMatch", "mgsm")
+
+    @property
+    def has_references(self) -> bool:
+        """Whether answers are compared with given outputs."""
+        return (self.kind or self.name) == "xAlpacaEval"
+
+    @property
+    def is_judged(self) -> bool:
+        """Whether a judge compares the answers with others."""
+        return self.has_references or (self.kind or self.name) == "headToHead"
+
+
+class JudgeBudget(Part):
+    """What the verdicts of a run may cost, kept ones included."""
+
+    requests: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
+    """requests that the judge may answer."""
+
+    tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
+    """tokens of prompts and answers; what is under way then is still taken."""
+
+
+class Judge(Part):
+    """A model behind an OpenAI-compatible endpoint that tells the better of two answers."""
+
+    base_url: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-?A-~]+$")]
+    """baseUrl of the endpoint. Verdicts are kept by `model` alone."""
+
+    model: Annotated[Name, affects("judge")]
+    """model that the endpoint serves."""
+
+    secret_ref: SecretRef | None = None
+    """secretRef names the Secret with OPENAI_API_KEY."""
+
+    positions: Annotated[Literal["both", "random"], affects("judge")] = "both"
+    """positions asks in `both` orders, a contradiction being a tie, or once in a `random` one."""
+
+    max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
+    """maxConcurrency of requests."""
+
+    budget: JudgeBudget = Field(default_factory=JudgeBudget)
+    """budget at which the run stops."""
 
 
 Baseline = Literal["languageInstruction"]
@@ -226,6 +286,11 @@ class Evaluation(Part):
             "!has(self.suites) || self.suites.all(a, self.suites.exists_one(b, b.name == a.name))",
             "expected each suite's name once",
         ),
+        Rule(
+            "has(self.judge) || !has(self.suites) || self.suites.all(a,"
+            " !((has(a.kind) ? a.kind : a.name) in ['xAlpacaEval', 'headToHead']))",
+            "expected judge with the suites xAlpacaEval and headToHead",
+        ),
     )
 
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
@@ -235,11 +300,22 @@ class Evaluation(Part):
     """baselines to measure on every suite: `languageInstruction` is M0, told in the prompt's
     language to answer in it."""
 
+    judge: Judge | None = None
+    """judge of the suites xAlpacaEval and headToHead."""
+
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:
         names = [suite.name for suite in self.suites]
         if len(set(names)) < len(names):
             msg = f"expected each suite's name once, found {', '.join(names)}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _judged_suites_have_a_judge(self) -> Self:
+        judged = [suite.name for suite in self.suites if suite.is_judged]
+        if judged and self.judge is None:
+            msg = f"expected judge with the suites {', '.join(judged)}, found none"
             raise ValueError(msg)
         return self
 

@@ -5,14 +5,14 @@ model has more: the interval of its mean over the languages.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report import evaluation
 from selfimprove_pipeline.report.statistics import Interval, bootstrap, mean_over
-from selfimprove_pipeline.report.story import Measured, SuiteStory
+from selfimprove_pipeline.report.story import Judged, Measured, SuiteStory
 from selfimprove_pipeline.store.repository import Repository
 
 Parts = Mapping[tuple[str, str], Sequence[Evaluated]]
@@ -42,6 +42,8 @@ class SuiteAssessment:
     """unseen are the suite's languages that are none of the recipe's."""
     mean: Mean | None
     """mean is None of fewer than two languages that the measure judges."""
+    judged: tuple[Judged, ...] = ()
+    """judged holds the verdicts by language, none of a suite without a judge."""
 
     def measured(self, language: str) -> Measured:
         """Return the rates in one language."""
@@ -84,6 +86,16 @@ def gather(
         rows=rows,
         keys={part: manifest.key for part, manifest in manifests.items()},
     )
+
+
+def with_verdicts(found: Assessment, manifests: Mapping[str, Manifest]) -> Assessment:
+    """Return an assessment with the verdicts on its suites."""
+    judged = [evaluation.judged(0, part, manifest) for part, manifest in manifests.items()]
+    suites = (
+        replace(one, judged=tuple(row for row in judged if row.suite == one.suite.name))
+        for one in found.suites
+    )
+    return replace(found, suites=tuple(suites))
 
 
 def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAssessment:

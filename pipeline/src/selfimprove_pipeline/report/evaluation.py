@@ -8,12 +8,13 @@ import random
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
 from selfimprove_pipeline.report.story import (
     BaselineStory,
     Change,
+    Judged,
     Measure,
     Measured,
     Sample,
@@ -99,6 +100,19 @@ def measured(rows: Collection[Evaluated]) -> Measured:
         empty=share(lambda row: row.is_empty),
         truncated=share(lambda row: row.finish_reason == "length"),
         mean_length=sum(lengths) / len(lengths) if lengths else 0.0,
+    )
+
+
+def judged(iteration: int, part: str, manifest: Manifest) -> Judged:
+    """Return what the verdicts on one suite in one language came to."""
+    suite, language = part.split(".", 1)
+    return Judged(
+        suite=suite,
+        iteration=iteration,
+        language=language,
+        measures=manifest.measures,
+        decided=manifest.counts["judged"],
+        malformed=manifest.counts["malformed"],
     )
 
 

@@ -123,6 +123,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         versions=_versions(run),
         recipe=yaml.safe_dump(index.recipe, allow_unicode=True, sort_keys=False),
         notes=(*_overlaps(index), *notes),
+        judged=tuple(evaluation.judged(*found) for found in run.of("judge")),
     )
 
 

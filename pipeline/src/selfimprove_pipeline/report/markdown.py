@@ -82,6 +82,7 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
     return [
         f"## {suite.name}: {wording.MEASURES[suite.measure]}",
         table(result),
+        *_judged(story, suite),
         *_unseen(story, suite),
         f"{wording.MARKS} {wording.INTERVALS}",
         wording.TOLD if suite.baselines else "",
@@ -91,6 +92,13 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         table(sheets.answers(story, suite)),
         wording.EVASIVE,
     ]
+
+
+def _judged(story: Story, suite: SuiteStory) -> list[str]:
+    """Return the verdicts on a suite, nothing without a judge."""
+    languages = (*story.trained(suite), *story.unseen(suite))
+    sheet = sheets.judged(story.judged, suite.name, languages)
+    return ["### Win, tie, lose", table(sheet), wording.JUDGED] if sheet.rows else []
 
 
 def _unseen(story: Story, suite: SuiteStory) -> list[str]:

@@ -8,6 +8,7 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from selfimprove_pipeline.report import markdown, sheets, wording
@@ -15,7 +16,7 @@ from selfimprove_pipeline.report.assessment import Assessment, Mean, SuiteAssess
 from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
 from selfimprove_pipeline.report.sheets import Cells, Sheet
 from selfimprove_pipeline.report.statistics import Interval, Rate
-from selfimprove_pipeline.report.story import Measure, Measured
+from selfimprove_pipeline.report.story import Judged, Measure, Measured
 
 Record = Mapping[str, Any]
 
@@ -40,6 +41,11 @@ def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
         )
     )
     yield from _titled(found.suite.name, measure, *both)
+    judged = sheets.judged(found.judged, found.suite.name, (*found.languages, *found.unseen))
+    if judged.rows:
+        rows = tuple(cells[1:] for cells in judged.rows)  # there is one model
+        title = f"{found.suite.name}: win, tie, lose"
+        yield title, replace(judged, texts=judged.texts[1:], rows=rows)
 
 
 def comparison_sheets(found: SuiteContrast) -> Iterator[tuple[str, Sheet]]:
@@ -97,6 +103,8 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
                     "measure": measure,
                     **_of_rate(rate),
                 }
+        for verdicts in one.judged:
+            yield from _verdict_records(verdicts)
         if one.mean is not None:
             yield {
                 "suite": one.suite.name,
@@ -105,6 +113,21 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
                 "value": one.mean.value,
                 "n": one.mean.n,
                 **_bounds(one.mean.interval),
+            }
+
+
+def _verdict_records(found: Judged) -> Iterator[Record]:
+    """Yield the win rate with its interval, then the shares."""
+    for measure in ("winRate", "lcWinRate", "win", "tie", "lose", "positionBias"):
+        if measure in found.measures:
+            yield {
+                "suite": found.suite,
+                "language": found.language,
+                "measure": measure,
+                "value": found.measures[measure],
+                "n": found.decided,
+                "low": found.measures.get(f"{measure}Low"),
+                "high": found.measures.get(f"{measure}High"),
             }
 
 

@@ -4,13 +4,15 @@ Columns of text come first, numbers after them. Texts are as they are: whoever s
 escapes them.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report.statistics import Interval
 from selfimprove_pipeline.report.story import (
     Agreement,
     Change,
+    Judged,
     Measured,
     Pairs,
     Story,
@@ -31,6 +33,19 @@ ANSWERS: Cells = (
     "Mean characters",
 )
 """Headings of what the answers of one model in one language were like."""
+
+
+JUDGED: Cells = (
+    "Win rate",
+    "At equal length",
+    "Win",
+    "Tie",
+    "Lose",
+    "Bias of place",
+    "Judged",
+    "Malformed",
+)
+"""Headings of what a judge said of the answers of one model in one language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +100,18 @@ def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, 
         yield wording.model(index), {tag: one for (model, tag), one in found if model == index}
     for baseline in suite.baselines:
         yield wording.BASELINES[baseline.name], baseline.measured
+
+
+def judged(found: Iterable[Judged], suite: str, languages: Sequence[str]) -> Sheet:
+    """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
+    own = [row for row in found if row.suite == suite and row.language in languages]
+    ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
+    return Sheet(
+        texts=("Model", "Language"),
+        numbers=JUDGED,
+        rows=tuple((wording.model(r.iteration), r.language, *judged_cells(r)) for r in ordered),
+        absent=wording.NOT_YET,
+    )
 
 
 def pairs(story: Story) -> Sheet:
@@ -195,6 +222,20 @@ def answer_cells(found: Measured) -> Cells:
         wording.count(found.empty.n),
         *(wording.rate(rate.value if rate else None) for rate in rates),
         wording.count(found.mean_length),
+    )
+
+
+def judged_cells(found: Judged) -> Cells:
+    """Return the cells below `JUDGED`."""
+    measures = found.measures
+    bounds = Interval(measures.get("winRateLow", 0.0), measures.get("winRateHigh", 1.0))
+    rate = wording.rate(measures.get("winRate"))
+    names = ("lcWinRate", "win", "tie", "lose", "positionBias")
+    return (
+        f"{rate} ({wording.interval(bounds)})" if measures else wording.NONE,
+        *(wording.rate(measures.get(name)) for name in names),
+        wording.count(found.decided),
+        wording.count(found.malformed),
     )
 
 

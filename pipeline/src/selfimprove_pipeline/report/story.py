@@ -90,6 +90,20 @@ class SuiteStory:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Judged:
+    """What a judge came to on one model's answers to a suite in one language."""
+
+    suite: str
+    iteration: int
+    language: str
+    measures: Mapping[str, float]
+    """measures as `verdicts` names them, none where nothing was decided."""
+    decided: int
+    malformed: int
+    """malformed are the ballots for neither answer."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Pairs:
     """The pairs of one language in one iteration."""
 
@@ -218,6 +232,7 @@ class Story:
     """recipe is the resolved spec as YAML."""
     notes: tuple[str, ...]
     """notes say what could not be read, and why."""
+    judged: tuple[Judged, ...] = ()
 
     @property
     def languages(self) -> tuple[str, ...]:

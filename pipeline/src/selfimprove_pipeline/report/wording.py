@@ -48,6 +48,12 @@ MARKS = "Words at a rate judge its change since M0."
 EVASIVE = (
     "Evasive answers are found by how they begin, in the larger languages alone: a rough measure."
 )
+JUDGED = (
+    "A tie counts half. The rate at equal length is what a logistic model of the verdicts and the "
+    "lengths expects of answers as long as the opponent's. The bias of place is the share of "
+    "prompts, asked in both orders, at which the judge preferred a place: those are ties. "
+    "Malformed answers of the judge decide nothing."
+)
 TIMES = (
     "Artifacts found in the store show the time of the run that made them. The start of an engine "
     "is not in a stage's time; stages that share an engine share it."

@@ -69,5 +69,6 @@ def _prompts(setting: Setting) -> str:
 
 
 def _suites(setting: Setting) -> str:
+    _ = setting.references
     digests = {".".join(name): prompts.suite_digest(rows) for name, rows in setting.suites.items()}
     return artifacts.digest_of(digests)

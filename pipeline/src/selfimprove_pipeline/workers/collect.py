@@ -16,6 +16,7 @@ from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
+from selfimprove_pipeline.verdicts import Question
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 from selfimprove_pipeline.workers.survey import manifest_of
 from selfimprove_pipeline.workers.tasks import Flusher, Open, RowT, Task
@@ -25,7 +26,7 @@ POLL_SECONDS: Final = 5.0
 
 
 class Completer(Protocol):
-    """What completes the requests of tasks: an `Engine`, or a `Translator` for passages."""
+    """What completes the requests of tasks: an `Engine`, a `Translator` or a judge."""
 
     @property
     def start_seconds(self) -> float:
@@ -101,7 +102,7 @@ class Collector:
     def _round(
         self,
         open_tasks: Sequence[Open[RowT]],
-        requests: Sequence[Request | Passage],
+        requests: Sequence[Request | Passage | Question],
         flusher: Flusher,
     ) -> None:
         progress = Progress(stage=open_tasks[0].task.target.stage, total=len(requests))
@@ -111,6 +112,8 @@ class Collector:
                 number, _, key = completion.key.partition("/")
                 one = open_tasks[int(number)]
                 one.add(dataclasses.replace(completion, key=key))
+                if one.task.keeps_each:
+                    one.flush()
                 flusher.look(one)
                 now = time.monotonic()
                 one.seconds, last = one.seconds + now - last, now
@@ -145,7 +148,9 @@ class Collector:
         return self.repository.commit(manifest, {task.file_name: artifacts.lines(rows)})
 
 
-def _keyed(one: Open[RowT], all_open: Sequence[Open[RowT]]) -> Iterator[Request | Passage]:
+def _keyed(
+    one: Open[RowT], all_open: Sequence[Open[RowT]]
+) -> Iterator[Request | Passage | Question]:
     """Yield a task's pending requests with keys that are unique among all tasks."""
     number = all_open.index(one)
     for request in one.task.pending(one.rows, one.share):

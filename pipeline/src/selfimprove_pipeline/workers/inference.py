@@ -1,16 +1,16 @@
 """Evaluate M_t, let it answer and translate: one process and one engine start.
 
-An external translator takes the place of the engine in the last round, when it has ended.
+When the engine has ended, an external translator or the judge of the suites takes its place.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
 
 from selfimprove_pipeline import evaluate, external, generate, languages, stages, translate
-from selfimprove_pipeline.artifacts import Answer, Evaluated, Prompt, Translation
+from selfimprove_pipeline.artifacts import Answer, Evaluated, Prompt, Translation, Verdict
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.languages import Identify
@@ -18,6 +18,7 @@ from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.translate import Direction, Passage
+from selfimprove_pipeline.workers import judging
 from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.shards import Share
@@ -27,6 +28,7 @@ from selfimprove_pipeline.workers.tasks import Rows, Task
 StartEngine = Callable[[Path, Renderer], Engine]
 
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
+JUDGE: Final[tuple[Stage, ...]] = ("judge",)
 
 
 @dataclass(frozen=True)
@@ -66,7 +68,7 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
     *,
     names: tuple[Stage, ...] = INFERENCE,
 ) -> None:
-    """Make every missing artifact of some of evaluate, generate and translate of an iteration."""
+    """Make every missing artifact of some of the stages of this process of an iteration."""
     iteration = setting.iteration(index, model)
     found = survey(iteration, setting.repository.manifest)
     if are_finished(found, names):
@@ -76,15 +78,27 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
     def engine() -> Completer:
         return start(bench.folder, bench.renderer)
 
+    own = tuple(name for name in names if name not in JUDGE)
     described = setting.spec.translation.external
     if described is None or "translate" not in names or are_finished(found, TRANSLATE):
-        _complete(bench, iteration, names, engine, on_progress)
-        return
-    # Before the engine's hours: a translator that does not fit the languages is refused now.
-    translator = external.translator(described, setting.spec)
-    own = tuple(name for name in names if name not in TRANSLATE)
-    _complete(bench, iteration, own, engine, on_progress)
-    _complete(bench, iteration, TRANSLATE, lambda: translator, on_progress)
+        _complete(bench, iteration, own, engine, on_progress)
+    else:
+        # Before the engine's hours: a translator that does not fit the languages is refused now.
+        translator = external.translator(described, setting.spec)
+        own = tuple(name for name in own if name not in TRANSLATE)
+        _complete(bench, iteration, own, engine, on_progress)
+        _complete(bench, iteration, TRANSLATE, lambda: translator, on_progress)
+    if "judge" in names:
+        _judge(bench, iteration, on_progress)
+
+
+def _judge(bench: Bench, iteration: stages.Iteration, on_progress: OnProgress) -> None:
+    setting, judge = bench.setting, bench.setting.spec.evaluation.judge
+    if judge is not None:
+        found = survey(iteration, setting.repository.manifest)
+        spent = judging.spent(setting, iteration.index, found)
+        asked = partial(external.judge, setting.spec, judge, spent)
+        _complete(bench, iteration, JUDGE, asked, on_progress)
 
 
 def _complete(
@@ -117,6 +131,7 @@ def _rounds(
         "evaluate": evaluate_task,
         "generate": generate_task,
         "translate": translate_task,
+        "judge": judge_task,
     }
     for name in names:
         found = survey(iteration, bench.setting.repository.manifest)
@@ -154,6 +169,12 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
 
     name, order = f"{language}.jsonl", list(rows)
     return Task(target, name, Evaluated, order, pending, row, describe, versions=bench.template)
+
+
+def judge_task(bench: Bench, target: Target, found: Survey) -> Task[Verdict]:
+    """Return the task of one judged suite in one language."""
+    suite = stages.suite_of(target.part, bench.setting.spec)
+    return judging.task(bench.setting, target, found, bench.identify(suite))
 
 
 def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:

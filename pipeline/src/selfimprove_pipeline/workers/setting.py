@@ -7,7 +7,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline import hub, prompts, stages, suites
+from selfimprove_pipeline import alpaca, artifacts, hub, prompts, stages, suites
 from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.prompts import Parallel
@@ -127,10 +127,29 @@ class Setting:
             for language, rows in self._rows(suite).items()
         }
 
+    @cached_property
+    def references(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
+        """The outputs that a suite's answers are compared with, by suite and language, then id."""
+        found: dict[tuple[str, str], Mapping[str, str]] = {}
+        for suite in self.spec.evaluation.suites:
+            if suite.reference_uri is not None:
+                own = {tag: rows for (name, tag), rows in self.suites.items() if name == suite.name}
+                outputs = alpaca.outputs(suite.reference_uri, own, self.store.read)
+                found |= {(suite.name, tag): by_id for tag, by_id in outputs.items()}
+        return found
+
+    def base_evaluations(self) -> Mapping[str, Manifest]:
+        """Return the finished evaluations of M0 by part, as the run's index names them."""
+        index = self.read_index()
+        entries = [entry for entry in index.iterations if entry.index == 0] if index else []
+        keys = entries[0].keys.get("evaluate", {}) if entries else {}
+        found = {part: self.repository.manifest("evaluate", key) for part, key in keys.items()}
+        return {part: manifest for part, manifest in found.items() if manifest is not None}
+
     def check_inputs(self) -> None:
         """Read every input once, so that a mistake is told before anything is computed."""
         self.check_prompts()
-        _ = self.base, self.suites
+        _ = self.base, self.suites, self.references
 
     def check_prompts(self) -> None:
         """Raise where the prompts of an iteration are wrong or too few."""
@@ -149,6 +168,7 @@ class Setting:
             prompts={language: prompts.prompt_digest(found) for language, found in rows.items()},
             gold={} if None in gold.values() else {k: v for k, v in gold.items() if v},
             suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
+            opponents=self._opponents(index),
         )
 
     def trained(self, manifest: Manifest) -> Model:
@@ -159,6 +179,26 @@ class Setting:
     def folder(self, model: Model) -> Path:
         """Return a folder on this machine with the model's files, digests checked."""
         return self.repository.fetch_model(model.uri, files=model.files)
+
+    def _opponents(self, index: int) -> dict[tuple[str, str], str | None]:
+        """Return the digests of what judged answers are compared with; M0 has no M0 to meet."""
+        found: dict[tuple[str, str], str | None] = {
+            name: artifacts.digest(dict(outputs)) for name, outputs in self.references.items()
+        }
+        duels = [
+            suite.name
+            for suite in self.spec.evaluation.suites
+            if suite.is_judged and not suite.has_references
+        ]
+        if index == 0 or not duels:
+            return found
+        met = self.base_evaluations()
+        for (name, tag), rows in self.suites.items():
+            if name in duels:
+                manifest = met.get(stages.suite_part(name, tag))
+                is_same = manifest and manifest.inputs["suite"] == prompts.suite_digest(rows)
+                found[name, tag] = manifest.digest if manifest and is_same else None
+        return found
 
     def _rows(self, suite: Suite) -> Parallel:
         return suites.read(suite, suite.languages_in(self.spec.languages), self.store.read)

@@ -9,7 +9,7 @@ from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Iteration, Target
 
-INFERENCE: tuple[Stage, ...] = ("evaluate", "generate", "translate")
+INFERENCE: tuple[Stage, ...] = ("evaluate", "generate", "translate", "judge")
 LIGHT: tuple[Stage, ...] = ("pair", "score")
 TRAINING: tuple[Stage, ...] = ("train",)
 
@@ -73,7 +73,7 @@ def manifest_of(target: Target, **described: Any) -> Manifest:
 def stages_of(iteration: Iteration) -> Iterator[Stage]:
     """Yield the stages of an iteration; the last model is evaluated and nothing else."""
     for info in stages.TABLE:
-        if iteration.prompts or info.name == "evaluate":
+        if iteration.prompts or info.name in ("evaluate", "judge"):
             yield info.name
 
 

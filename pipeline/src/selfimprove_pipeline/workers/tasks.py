@@ -17,6 +17,7 @@ from selfimprove_pipeline.errors import TryAgainError
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
+from selfimprove_pipeline.verdicts import Question
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 
 FLUSH_ROWS: Final = 64
@@ -36,7 +37,7 @@ class Task(Generic[RowT]):
     kind: type[RowT]
     order: Sequence[str]
     """order of the ids in the artifact."""
-    pending: Callable[[Rows[RowT], Share], Iterable[Request | Passage]]
+    pending: Callable[[Rows[RowT], Share], Iterable[Request | Passage | Question]]
     """pending gives the requests of a share that the rows so far leave open, none when all of
     it is done."""
     row: Callable[[Completion, Rows[RowT]], RowT]
@@ -47,6 +48,8 @@ class Task(Generic[RowT]):
     """given are the rows that need no request."""
     versions: Callable[[], Mapping[str, str]] = dict
     """versions of what made the requests, for the manifest."""
+    keeps_each: bool = False
+    """keepsEach writes a row to the store before more is asked, where a request costs money."""
 
 
 class Open(Generic[RowT]):

@@ -1,0 +1,275 @@
+"""Verdicts: which of two answers to a prompt is better, by rule or by a judge's word.
+
+A `Contest` is the model's answer and the one that it is compared with. What needs no judge is
+decided here; for the rest `questions` says what to ask, and `counted` takes in what was said. A
+judge's preference is what it thinks of A against B at its first token, or the letter that it
+writes; anything else is malformed, counted, and never guessed. Pure; `workers.judging` drives it.
+"""
+
+import hashlib
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from selfimprove_pipeline import length_control
+from selfimprove_pipeline.artifacts import Ballot, Message, Verdict
+from selfimprove_pipeline.engine import Completion
+
+Place = Literal["first", "second"]
+"""Where the model's answer stands in a question."""
+PLACES: Final[tuple[Place, ...]] = ("first", "second")
+
+MAX_TOKENS: Final = 16
+LABEL: Final = re.compile(r"\W*(?:answer\W+)?([AB])\W*", re.IGNORECASE)
+LEAST_MASS: Final = 0.5
+"""Probability that both letters need together: below it the judge meant to write something else."""
+EVEN: Final = 0.5
+MOST_SAID: Final = 200
+"""Characters that are kept of what a judge said."""
+Z: Final = 1.959963984540054
+"""Quantile of the normal distribution for an interval of 95 %."""
+
+TEMPLATE: Final = """\
+Here are an instruction and two answers to it, A and B.
+
+An answer has to be in the language of the instruction, unless the instruction itself asks for \
+another one. Look at what the instruction asks for: which answer is right, complete, clear and of \
+use to the person who asked? Neither a greater length nor the first place is a merit.
+
+<instruction>
+{prompt}
+</instruction>
+
+<answer-A>
+{a}
+</answer-A>
+
+<answer-B>
+{b}
+</answer-B>
+
+Which answer is better? Write one letter, A or B, and nothing else."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contest:
+    """The model's answer to a prompt and the opponent's."""
+
+    id: str
+    prompt: str
+    answer: str
+    is_off_target: bool
+    opponent: str
+    is_opponent_off_target: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question to a judge."""
+
+    key: str
+    """key is `<place>:<id>`."""
+    messages: tuple[Message, ...]
+    max_tokens: int = MAX_TOKENS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opinion(Completion):
+    """What a judge said to a question."""
+
+    first_token: Mapping[str, float]
+    """firstToken holds the probabilities of the likeliest first tokens, nothing where the
+    endpoint does not offer them."""
+
+
+def by_rule(contest: Contest, language: str) -> Verdict | None:
+    """Return the verdict that needs no judge: of equal answers, and of one in a wrong language."""
+    wrong = (contest.is_off_target, contest.is_opponent_off_target)
+    if wrong == (True, True):
+        return _verdict(contest, language, EVEN).model_copy(update={"rule": "bothWrongLanguage"})
+    if any(wrong):
+        preference = 0.0 if contest.is_off_target else 1.0
+        found = _verdict(contest, language, preference)
+        return found.model_copy(update={"rule": "wrongLanguage"})
+    if contest.answer.strip() == contest.opponent.strip():
+        return _verdict(contest, language, EVEN).model_copy(update={"rule": "identical"})
+    return None
+
+
+def questions(
+    contests: Iterable[Contest], done: Mapping[str, Verdict], positions: str
+) -> Iterator[Question]:
+    """Yield what is still to be asked."""
+    for contest in contests:
+        verdict = done.get(contest.id)
+        for place in places(contest, positions):
+            if verdict is None or (verdict.rule is None and getattr(verdict, place) is None):
+                yield _question(contest, place)
+
+
+def places(contest: Contest, positions: str) -> tuple[Place, ...]:
+    """Return where the model's answer is to stand.
+
+    A random place depends on the texts alone, so that the exchanged contest is the same question.
+    """
+    if positions == "both":
+        return PLACES
+    own, other = (
+        hashlib.sha256(f"{contest.id}\n{text}".encode()).digest()
+        for text in (contest.answer, contest.opponent)
+    )
+    return ("first",) if own < other else ("second",)
+
+
+def counted(
+    opinion: Opinion, contest: Contest, language: str, earlier: Verdict | None, positions: str
+) -> Verdict:
+    """Return the verdict on a contest with one more ballot."""
+    place = opinion.key.partition(":")[0]
+    verdict = earlier or _verdict(contest, language, None)
+    with_ballot = verdict.model_copy(update={place: _ballot(opinion, is_first=place == "first")})
+    cast = [getattr(with_ballot, wanted) for wanted in places(contest, positions)]
+    return with_ballot.model_copy(update={"preference": _preference(cast)})
+
+
+def id_of(key: str) -> str:
+    """Return the prompt's id of a question's key."""
+    return key.partition(":")[2]
+
+
+def measures(rows: Sequence[Verdict]) -> dict[str, float]:
+    """Return the win rate with its interval, and the shares of wins, ties and losses.
+
+    They are absent where nothing was decided. A tie counts half. `lcWinRate` is the win rate at
+    equal lengths (`length_control`). `positionBias` is the share of
+    contests, asked in both orders, whose two ballots contradict each other; `firstPlace` the share
+    of ballots for the answer that stood first, .5 of a judge without bias.
+    """
+    decided = [row for row in rows if row.preference is not None]
+    found = [row.preference for row in decided if row.preference is not None]
+    if not found:
+        return {}
+    lengths = [row.characters - row.opponent_characters for row in decided]
+    rate = math.fsum(found) / len(found)
+    low, high = _interval(rate, len(found))
+    shares = {
+        "win": _share([value > EVEN for value in found]),
+        "tie": _share([value == EVEN for value in found]),
+        "lose": _share([value < EVEN for value in found]),
+    }
+    twice = [row for row in rows if _is_asked_twice(row)]
+    bias = {"positionBias": _share([is_contradictory(row) for row in twice])} if twice else {}
+    leanings = [leaning for row in rows for leaning in _leanings(row)]
+    lean = {"firstPlace": math.fsum(leanings) / len(leanings)} if leanings else {}
+    rates = {"winRate": rate, "winRateLow": low, "winRateHigh": high}
+    rates["lcWinRate"] = length_control.win_rate(found, lengths)
+    return {**rates, **shares, **bias, **lean}
+
+
+def counts(rows: Sequence[Verdict]) -> dict[str, int]:
+    """Return how many contests were decided, by rule or not at all, and what was asked."""
+    ballots = [ballot for row in rows for ballot in ballots_of(row)]
+    return {
+        "judged": sum(row.preference is not None for row in rows),
+        "byRule": sum(row.rule is not None for row in rows),
+        "malformed": sum(ballot.preference is None for ballot in ballots),
+        "contradictions": sum(is_contradictory(row) for row in rows),
+        "questions": len(ballots),
+        "promptTokens": sum(ballot.prompt_tokens for ballot in ballots),
+        "completionTokens": sum(ballot.completion_tokens for ballot in ballots),
+    }
+
+
+def ballots_of(row: Verdict) -> tuple[Ballot, ...]:
+    """Return the ballots that a verdict has."""
+    return tuple(ballot for ballot in (row.first, row.second) if ballot is not None)
+
+
+def is_contradictory(row: Verdict) -> bool:
+    """Return whether a judge preferred the place and not the answer."""
+    if row.first is None or row.second is None:
+        return False
+    first, second = row.first.preference, row.second.preference
+    return first is not None and second is not None and (first - EVEN) * (second - EVEN) < 0
+
+
+def _verdict(contest: Contest, language: str, preference: float | None) -> Verdict:
+    return Verdict(
+        id=contest.id,
+        language=language,
+        preference=preference,
+        characters=len(contest.answer),
+        opponent_characters=len(contest.opponent),
+    )
+
+
+def _question(contest: Contest, place: Place) -> Question:
+    a, b = contest.answer, contest.opponent
+    if place == "second":
+        a, b = b, a
+    content = TEMPLATE.format(prompt=contest.prompt, a=a, b=b)
+    return Question(key=f"{place}:{contest.id}", messages=(Message(role="user", content=content),))
+
+
+def _ballot(opinion: Opinion, *, is_first: bool) -> Ballot:
+    share = _share_of_a(opinion)
+    return Ballot(
+        preference=share if share is None or is_first else 1 - share,
+        said=opinion.text.strip()[:MOST_SAID],
+        prompt_tokens=opinion.prompt_tokens,
+        completion_tokens=opinion.completion_tokens,
+    )
+
+
+def _share_of_a(opinion: Opinion) -> float | None:
+    """Return the judge's preference for A over B, None where it has told none."""
+    mass = {"A": 0.0, "B": 0.0}
+    for token, probability in opinion.first_token.items():
+        if token.strip() in mass:
+            mass[token.strip()] += probability
+    both = mass["A"] + mass["B"]
+    if both >= LEAST_MASS:
+        return mass["A"] / both
+    lines = opinion.text.strip().splitlines()
+    label = LABEL.fullmatch(lines[0]) if lines else None
+    return None if label is None else float(label[1].upper() == "A")
+
+
+def _preference(cast: Sequence[Ballot | None]) -> float | None:
+    """Return the preference of all ballots, a tie where they contradict each other."""
+    found = [ballot.preference for ballot in cast if ballot is not None]
+    known = [preference for preference in found if preference is not None]
+    if len(known) < len(cast):
+        return None
+    if min(known) < EVEN < max(known):
+        return EVEN
+    return sum(known) / len(known)
+
+
+def _is_asked_twice(row: Verdict) -> bool:
+    return row.preference is not None and row.first is not None and row.second is not None
+
+
+def _leanings(row: Verdict) -> Iterator[float]:
+    """Yield how far each ballot is for the answer that stood first."""
+    if row.first is not None and row.first.preference is not None:
+        yield row.first.preference
+    if row.second is not None and row.second.preference is not None:
+        yield 1 - row.second.preference
+
+
+def _interval(rate: float, n: int) -> tuple[float, float]:
+    """Return Wilson's interval of a mean of values from 0 to 1.
+
+    It is that of a share: no such values vary more than those of 0 and 1 with their mean, so
+    with ties and weighted ballots it is rather too wide (Wilson, JASA 22 (1927), 209-212).
+    """
+    centre = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
+    half = Z / (1 + Z**2 / n) * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
+    return max(0.0, centre - half), min(1.0, centre + half)
+
+
+def _share(flags: Sequence[bool]) -> float:
+    return sum(flags) / len(flags)
