@@ -295,8 +295,11 @@ def test_a_baseline_is_measured_of_m0_alone_under_keys_of_its_own() -> None:
     found = keys(told)["evaluate"]
 
     assert plain == {part: key for part, key in found.items() if part in plain}
-    assert set(found) - set(plain) == {"exactMatch+languageInstruction.es"}
-    assert len(set(found.values())) == 2
+    assert set(found) - set(plain) == {
+        "exactMatch+languageInstruction.es",
+        "headToHead+languageInstruction.es",
+    }
+    assert len(set(found.values())) == len(found)
     assert keys(dataclasses.replace(told, index=1))["evaluate"] == plain
 
 
