@@ -31,7 +31,7 @@ with worker():
             started.write(f"{os.getpid()}\\n")
         signal.pause()
     else:
-        open(folder / "started").close()
+        (folder / "started").read_text()
         raise {"input": errors.InputError, "again": errors.TryAgainError, "defect": KeyError}[what](
             "expected this,\\nfound that"
         )
