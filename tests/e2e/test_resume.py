@@ -190,6 +190,8 @@ def keys(status: dict[str, Any]) -> list[dict[str, Any]]:
 
 def test_ctrl_c_ends_every_process_and_says_how_to_go_on(cli: Cli) -> None:
     """Exit code 130, no process left, the run still counts as running."""
+    # Tests in the background of a shell are deaf to it, and so would be what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     process = cli.start(*cli.run_arguments(*SMALL))
     wait_for(lambda: bool(rows_seen(cli, "generate")), process, "rows of generate")
     started = descendants(process)
