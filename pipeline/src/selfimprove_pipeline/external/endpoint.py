@@ -7,6 +7,7 @@ not even where the endpoint does.
 
 import json
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -69,12 +70,14 @@ class Endpoint:
     """The chat completions of one model; its methods may be called from several threads."""
 
     def __init__(self, place: Place, *, retries: int = RETRIES, timeout: float = TIMEOUT) -> None:
+        began = time.perf_counter()
         self._place = place
         self._retries = retries
         self._offers_candidates = True
         self._client = openai.OpenAI(
             base_url=place.base_url, api_key=place.key, max_retries=retries, timeout=timeout
         )
+        self.start_seconds: Final = time.perf_counter() - began
 
     def close(self) -> None:
         """Close the connections."""

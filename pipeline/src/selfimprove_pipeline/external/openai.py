@@ -6,7 +6,6 @@ environment alone.
 """
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -32,7 +31,6 @@ class OpenAITranslator:
 
     def __init__(self, base_url: str, model: str, *, retries: int = RETRIES) -> None:
         """Make the client; the endpoint is first asked by `complete`."""
-        began = time.perf_counter()
         place = Place(
             field="translation.external",
             base_url=base_url,
@@ -40,12 +38,11 @@ class OpenAITranslator:
             key=os.environ.get(KEY) or NO_KEY,
         )
         self._endpoint = Endpoint(place, retries=retries)
-        self._start_seconds = time.perf_counter() - began
 
     @property
     def start_seconds(self) -> float:
         """Seconds that making the client took."""
-        return self._start_seconds
+        return self._endpoint.start_seconds
 
     @property
     def versions(self) -> Mapping[str, str]:

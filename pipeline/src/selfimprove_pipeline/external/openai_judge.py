@@ -5,7 +5,6 @@ budget counts what earlier processes have spent, which `workers.judging` knows.
 """
 
 import os
-import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
@@ -41,7 +40,6 @@ class OpenAIJudge:
         timeout: float = TIMEOUT,
     ) -> None:
         """Make the client; `key` is the name of its variable and its value."""
-        began = time.perf_counter()
         name, value = key
         place = Place(
             field="evaluation.judge",
@@ -54,12 +52,11 @@ class OpenAIJudge:
         self._spent = spent
         self._under_way = 0
         self._endpoint = Endpoint(place, retries=retries, timeout=timeout)
-        self._start_seconds = time.perf_counter() - began
 
     @property
     def start_seconds(self) -> float:
         """Seconds that making the client took."""
-        return self._start_seconds
+        return self._endpoint.start_seconds
 
     @property
     def versions(self) -> Mapping[str, str]:
