@@ -19,8 +19,8 @@ from selfimprove_pipeline.prompts import Parallel, suite_digest
 from selfimprove_pipeline.recipe import Suite
 from selfimprove_pipeline.report import markdown, page
 from selfimprove_pipeline.report.gather import gather
-from selfimprove_pipeline.report.statistics import Rate
 from selfimprove_pipeline.report.table import terminal
+from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import check, inference

@@ -11,7 +11,7 @@ from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Suite
 from selfimprove_pipeline.report import records, table
 from selfimprove_pipeline.report.assessment import Assessment, suite_assessment, with_verdicts
-from selfimprove_pipeline.report.statistics import wilson
+from selfimprove_pipeline.statistics import wilson
 
 LANGUAGES = Languages(dominant="en", others=("es", "de"))
 SUITE = Suite(name="s", kind="exactMatch", uri="s3://eval/s")

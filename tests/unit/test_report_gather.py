@@ -22,8 +22,8 @@ from selfimprove_pipeline.artifacts import (
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.report import markdown, page
 from selfimprove_pipeline.report.gather import gather
-from selfimprove_pipeline.report.statistics import Rate
 from selfimprove_pipeline.report.story import Change, Story
+from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 

@@ -16,7 +16,6 @@ from typing_extensions import override
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.report import charts, markdown, page, table, wording
-from selfimprove_pipeline.report.statistics import Difference, Interval, Rate
 from selfimprove_pipeline.report.story import (
     Agreement,
     Artifact,
@@ -32,6 +31,7 @@ from selfimprove_pipeline.report.story import (
     Training,
     Work,
 )
+from selfimprove_pipeline.statistics import Difference, Interval, Rate
 
 EVIL = (
     "<script>alert(1)</script>\n| a | `b` | **c** [d](javascript:e) ![f](https://g.example/h.png)"

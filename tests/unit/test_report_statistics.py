@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from selfimprove_pipeline.report.statistics import (
+from selfimprove_pipeline.statistics import (
     Rate,
     bootstrap,
     holm,
@@ -116,7 +116,7 @@ def test_the_bootstrap_repeats_itself() -> None:
     Python orders sets of texts by a hash that differs from process to process.
     """
     program = (
-        "from selfimprove_pipeline.report.statistics import paired_bootstrap;"
+        "from selfimprove_pipeline.statistics import paired_bootstrap;"
         "ids = [f'p{number}' for number in range(60)];"
         "before = {name: number ** 0.5 % 1 for number, name in enumerate(ids)};"
         "after = {name: number ** 0.7 % 1 for number, name in enumerate(ids)};"

@@ -16,6 +16,7 @@ from typing import Final, Literal
 from selfimprove_pipeline import length_control
 from selfimprove_pipeline.artifacts import Ballot, Message, Verdict
 from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.statistics import wilson
 
 Place = Literal["first", "second"]
 """Where the model's answer stands in a question."""
@@ -28,8 +29,6 @@ LEAST_MASS: Final = 0.5
 EVEN: Final = 0.5
 MOST_SAID: Final = 200
 """Characters that are kept of what a judge said."""
-Z: Final = 1.959963984540054
-"""Quantile of the normal distribution for an interval of 95 %."""
 
 TEMPLATE: Final = """\
 Here are an instruction and two answers to it, A and B.
@@ -152,8 +151,8 @@ def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     if not found:
         return {}
     lengths = [row.characters - row.opponent_characters for row in decided]
-    rate = math.fsum(found) / len(found)
-    low, high = _interval(rate, len(found))
+    total = math.fsum(found)
+    rate, interval = total / len(found), wilson(total, len(found))
     shares = {
         "win": _share([value > EVEN for value in found]),
         "tie": _share([value == EVEN for value in found]),
@@ -163,7 +162,7 @@ def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     bias = {"positionBias": _share([is_contradictory(row) for row in twice])} if twice else {}
     leanings = [leaning for row in rows for leaning in _leanings(row)]
     lean = {"firstPlace": math.fsum(leanings) / len(leanings)} if leanings else {}
-    rates = {"winRate": rate, "winRateLow": low, "winRateHigh": high}
+    rates = {"winRate": rate, "winRateLow": interval.low, "winRateHigh": interval.high}
     rates["lcWinRate"] = length_control.win_rate(found, lengths)
     return {**rates, **shares, **bias, **lean}
 
@@ -258,17 +257,6 @@ def _leanings(row: Verdict) -> Iterator[float]:
         yield row.first.preference
     if row.second is not None and row.second.preference is not None:
         yield 1 - row.second.preference
-
-
-def _interval(rate: float, n: int) -> tuple[float, float]:
-    """Return Wilson's interval of a mean of values from 0 to 1.
-
-    It is that of a share: no such values vary more than those of 0 and 1 with their mean, so
-    with ties and weighted ballots it is rather too wide (Wilson, JASA 22 (1927), 209-212).
-    """
-    centre = (rate + Z**2 / (2 * n)) / (1 + Z**2 / n)
-    half = Z / (1 + Z**2 / n) * math.sqrt(rate * (1 - rate) / n + Z**2 / (4 * n**2))
-    return max(0.0, centre - half), min(1.0, centre + half)
 
 
 def _share(flags: Sequence[bool]) -> float:

@@ -11,8 +11,8 @@ from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report import evaluation
-from selfimprove_pipeline.report.statistics import Interval, bootstrap, mean_over
 from selfimprove_pipeline.report.story import Judged, Measured, SuiteStory
+from selfimprove_pipeline.statistics import Interval, bootstrap, mean_over
 from selfimprove_pipeline.store.repository import Repository
 
 Parts = Mapping[tuple[str, str], Sequence[Evaluated]]

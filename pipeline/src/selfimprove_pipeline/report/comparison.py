@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.report.evaluation import mean_of, measure_of, values_of
-from selfimprove_pipeline.report.statistics import (
+from selfimprove_pipeline.report.story import Measure
+from selfimprove_pipeline.statistics import (
     CONFIDENCE,
     FEWEST,
     Difference,
@@ -19,7 +20,6 @@ from selfimprove_pipeline.report.statistics import (
     paired_bootstrap,
     sign_flip,
 )
-from selfimprove_pipeline.report.story import Measure
 
 Values = Mapping[str, float]
 

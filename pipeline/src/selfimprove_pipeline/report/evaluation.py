@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
-from selfimprove_pipeline.report.statistics import Rate, mean_over, paired_bootstrap
 from selfimprove_pipeline.report.story import (
     BaselineStory,
     Change,
@@ -20,6 +19,7 @@ from selfimprove_pipeline.report.story import (
     Sample,
     SuiteStory,
 )
+from selfimprove_pipeline.statistics import Rate, mean_over, paired_bootstrap
 
 SAMPLES = 3
 """Samples of each language."""

@@ -19,7 +19,6 @@ from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Spec
 from selfimprove_pipeline.report import evaluation
 from selfimprove_pipeline.report.evaluation import Answers
-from selfimprove_pipeline.report.statistics import Rate
 from selfimprove_pipeline.report.story import (
     Agreement,
     Artifact,
@@ -30,6 +29,7 @@ from selfimprove_pipeline.report.story import (
     Training,
     Work,
 )
+from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store import Store
 
 RowT = TypeVar("RowT", bound=Row)

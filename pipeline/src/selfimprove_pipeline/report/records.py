@@ -15,8 +15,8 @@ from selfimprove_pipeline.report import markdown, sheets, wording
 from selfimprove_pipeline.report.assessment import Assessment, Mean, SuiteAssessment
 from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
 from selfimprove_pipeline.report.sheets import Cells, Sheet
-from selfimprove_pipeline.report.statistics import Interval, Rate
 from selfimprove_pipeline.report.story import Judged, Measure, Measured
+from selfimprove_pipeline.statistics import Interval, Rate
 
 Record = Mapping[str, Any]
 

@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from selfimprove_pipeline.report import wording
-from selfimprove_pipeline.report.statistics import Interval
 from selfimprove_pipeline.report.story import (
     Agreement,
     Change,
@@ -20,6 +19,7 @@ from selfimprove_pipeline.report.story import (
     Training,
     Work,
 )
+from selfimprove_pipeline.statistics import Interval
 
 Cells = tuple[str, ...]
 

@@ -11,7 +11,7 @@ from typing import Literal
 from pydantic import ConfigDict, Field
 
 from selfimprove_pipeline.artifacts import Evaluated, Row
-from selfimprove_pipeline.report.statistics import Difference, Rate
+from selfimprove_pipeline.statistics import Difference, Rate
 
 Measure = Literal["score", "offTarget"]
 """What a suite is judged by: right answers, or without gold answers those in a wrong language."""

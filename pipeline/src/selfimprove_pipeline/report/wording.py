@@ -5,8 +5,8 @@ them, `.52`, and an interval as `.45` to `.59` with a dash.
 """
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.report.statistics import FEWEST, Interval, Rate
 from selfimprove_pipeline.report.story import Change, Measure, Story, SuiteStory
+from selfimprove_pipeline.statistics import FEWEST, Interval, Rate
 
 NOT_YET = "not yet"
 NONE = "–"  # noqa: RUF001 - an en dash, as in print

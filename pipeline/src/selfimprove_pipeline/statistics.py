@@ -63,8 +63,11 @@ class Difference:
         return (self.interval.low > 0) - (self.interval.high < 0)
 
 
-def wilson(successes: int, n: int) -> Interval:
+def wilson(successes: float, n: int) -> Interval:
     """Return the Wilson score interval of a share, from 0 to 1 when there are no rows.
+
+    Of a mean of values between 0 and 1, whose sum is `successes`, it is rather too wide: no such
+    values vary more than those of 0 and 1 with their mean.
 
     E. B. Wilson, Probable inference, the law of succession, and statistical inference, JASA 22
     (1927), 209-212: (p + z²/2n ± z √(p(1-p)/n + z²/4n²)) / (1 + z²/n). Unlike p ± z·se it
@@ -77,9 +80,9 @@ def wilson(successes: int, n: int) -> Interval:
     scale = 1 + z * z / n
     middle = (share + z * z / (2 * n)) / scale
     half = z * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n)) / scale
-    # The bounds at 0 and n successes are exact; rounding would leave 1e-17 there.
-    low = 0.0 if successes == 0 else middle - half
-    high = 1.0 if successes == n else middle + half
+    # The bounds at 0 and n successes are exact; rounding would leave 1e-17 there, or beyond.
+    low = 0.0 if successes == 0 else max(0.0, middle - half)
+    high = 1.0 if successes == n else min(1.0, middle + half)
     return Interval(low, high)
 
 
