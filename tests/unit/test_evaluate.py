@@ -115,3 +115,16 @@ def test_reward_accuracy_is_the_share_of_decided_pairs_that_prefer_the_right_tex
 
     assert score.measures(found) == {"rewardAccuracy.de": pytest.approx(2 / 3)}
     assert score.counts(found) == {"pairs": 5, "decided.de": 3}
+
+
+def test_answers_with_reasoning_are_scored_by_the_number_that_they_come_to() -> None:
+    """As `wrongAnswer` reads them: whole texts would make two wrong ones of every pair."""
+    pairs = [
+        pair("a", "Sie zahlt 3 * 6 = 18 Euro. Die Antwort ist 18.", "Also 17 Euro."),
+        pair("b", "Das sind 1.234.", "Das sind 1,234."),
+        pair("c", "Niemand kann es wissen.", "Die Antwort ist 5."),
+    ]
+    gold = {"de": {"a": "18", "b": "1,234", "c": "2 + 3 = 5\n#### 5"}}
+    found = score.score(pairs, gold)
+
+    assert [(row.chosen, row.rejected) for row in found] == [(1, 0), (1, 0), (0, 1)]

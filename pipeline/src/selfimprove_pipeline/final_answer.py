@@ -6,10 +6,14 @@ right answer is never consulted: a reading that fits it would flatter the model.
 
 import re
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import Final
 
 from selfimprove_pipeline import numerals
 from selfimprove_pipeline.numerals import Numeral
+
+_PUBLISHED: Final = re.compile(r"-?(?:[0-9]{1,30}|[0-9]{1,3}(?:,[0-9]{3}){1,9})(?:\.[0-9]{1,30})?")
+"""How owners of data sets write an answer, the same in every language."""
 
 _LATEX: Final = (
     (re.compile(r"\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{([^{}]*)\}"), r" \1"),
@@ -61,6 +65,14 @@ def extract(text: str, language: str) -> str | None:
         return None
     chosen = _boxed(readable, numbers) or _stated(readable, numbers) or numbers[-1]
     return numerals.canonical(chosen.value)
+
+
+def of_gold(answer: str, language: str) -> str | None:
+    """Return the number of a gold answer: as its owners write it, or at the end of a sentence."""
+    text = answer.strip()
+    if _PUBLISHED.fullmatch(text):
+        return numerals.canonical(Fraction(text.replace(",", "")))
+    return extract(text, language)
 
 
 def _readable(text: str) -> str:

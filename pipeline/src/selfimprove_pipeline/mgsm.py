@@ -6,21 +6,16 @@ id is its line. Our own `<language>.jsonl` is read as well. Gold answers become 
 numbers that `evaluate` compares with.
 """
 
-import re
 from collections.abc import Callable, Iterator, Sequence
-from fractions import Fraction
 from typing import Final
 
-from selfimprove_pipeline import final_answer, numerals, prompts
+from selfimprove_pipeline import final_answer, prompts
 from selfimprove_pipeline.artifacts import Prompt
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.prompts import Parallel
 
 NAMES: Final = ("mgsm_{}.tsv", "mgsm_{}.jsonl", "{}.jsonl")
 """Names of a language's file; the first that is there counts."""
-
-PUBLISHED: Final = re.compile(r"-?(?:[0-9]{1,30}|[0-9]{1,3}(?:,[0-9]{3}){1,9})(?:\.[0-9]{1,30})?")
-"""How the owners write an answer, the same in every language."""
 
 Read = Callable[[str], bytes | None]
 """Returns the content of a URI, None where nothing is."""
@@ -99,16 +94,8 @@ def _query_and_response(line: bytes) -> tuple[str, tuple[str, str]]:
 def _with_numbers(rows: Raw, language: str, mistakes: list[str]) -> Iterator[Prompt]:
     """Yield the rows with canonical gold answers."""
     for where, row in rows:
-        number = number_of(row.answer or "", language)
+        number = final_answer.of_gold(row.answer or "", language)
         if number is None:
             mistakes.append(f"{where}: expected an answer with a number, found {row.answer!r}")
         else:
             yield row.model_copy(update={"answer": number})
-
-
-def number_of(answer: str, language: str) -> str | None:
-    """Return the number of a gold answer: as its owners write it, or at the end of a sentence."""
-    text = answer.strip()
-    if PUBLISHED.fullmatch(text):
-        return numerals.canonical(Fraction(text.replace(",", "")))
-    return final_answer.extract(text, language)

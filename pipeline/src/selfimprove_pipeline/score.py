@@ -1,13 +1,14 @@
 """Score: do the labels of the pairs agree with gold answers? Reads pairs, changes none.
 
-The reward accuracy of the labels is the share of decided pairs (one text right, the other
+A text is right if it comes to the number of its gold answer, or equals one without a number. The
+reward accuracy of the labels is the share of decided pairs (one text right, the other
 wrong) whose chosen text is the right one.
 """
 
 from collections.abc import Mapping, Sequence
 
 from selfimprove_pipeline.artifacts import Pair, Score
-from selfimprove_pipeline.matching import is_match
+from selfimprove_pipeline.matching import is_right
 
 
 def score(pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]]) -> tuple[Score, ...]:
@@ -38,6 +39,6 @@ def _score(pair: Pair, answer: str) -> Score:
         id=pair.id,
         language=pair.language,
         partner=pair.partner,
-        chosen=float(is_match(pair.chosen[0].content, answer)),
-        rejected=float(is_match(pair.rejected[0].content, answer)),
+        chosen=float(is_right(pair.chosen[0].content, answer, language=pair.language)),
+        rejected=float(is_right(pair.rejected[0].content, answer, language=pair.language)),
     )

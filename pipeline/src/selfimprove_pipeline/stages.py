@@ -47,6 +47,9 @@ WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
 QUESTION: Final = "1"
 """Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
 
+READING: Final = "2"
+"""Version of how a text is compared with a gold answer; a change raises it. 1 was whole texts."""
+
 Digests = Mapping[tuple[Stage, str], str]
 """Payload digests of an iteration's finished artifacts, by stage and part."""
 
@@ -258,7 +261,9 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
             return {**toolchain.inference, **toolchain.light}
         case "judge":
             return None if toolchain.light is None else {**toolchain.light, "question": QUESTION}
-        case "pair" | "score":
+        case "score":
+            return None if toolchain.light is None else {**toolchain.light, "reading": READING}
+        case "pair":
             return toolchain.light
         case "reference" | "train":
             return toolchain.training

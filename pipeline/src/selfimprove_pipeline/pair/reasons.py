@@ -9,9 +9,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Final, Literal
 
-from selfimprove_pipeline import final_answer, languages, mgsm
+from selfimprove_pipeline import languages
 from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.matching import is_match, normalized
+from selfimprove_pipeline.matching import is_right, normalized
 from selfimprove_pipeline.pair.candidates import Candidate, Direction, Texts
 from selfimprove_pipeline.recipe import Spec
 
@@ -117,16 +117,10 @@ def is_repetitive(text: str) -> bool:
 
 
 def is_wrong(candidate: Candidate) -> bool:
-    """Return whether the chosen text comes to something else than the prompt's answer.
-
-    Numbers are compared where the answer has one, else the texts as they are.
-    """
+    """Return whether the chosen text comes to something else than the prompt's answer."""
     text, answer = candidate.preferred or "", candidate.prompt.answer or ""
-    number = mgsm.number_of(answer, candidate.language)
-    if number is None:
-        return not is_match(text, answer)
     written = candidate.partner if candidate.is_about_translation else candidate.language
-    return final_answer.extract(text, written) != number
+    return not is_right(text, answer, language=candidate.language, written=written)
 
 
 def is_identical(candidate: Candidate) -> bool:
