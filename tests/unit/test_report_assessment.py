@@ -9,7 +9,7 @@ from rich.console import Console
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Suite
-from selfimprove_pipeline.report import records, table
+from selfimprove_pipeline.report import handouts, records, table
 from selfimprove_pipeline.report.assessment import Assessment, suite_assessment, with_verdicts
 from selfimprove_pipeline.statistics import wilson
 
@@ -116,23 +116,23 @@ def test_languages_that_are_not_trained_stand_apart() -> None:
     """In a table of their own and in every file, in the suite's order, and not in the mean."""
     found = assessed("th", "bn")
     (suite,), (plain,) = found.suites, assessed().suites
-    (_, trained), (title, unseen) = records.assessment_sheets(suite)
+    (_, trained), (title, unseen) = handouts.assessment_sheets(suite)
     nested = json.loads(records.assessment_json(found))["suites"]["s"]
 
     assert suite.mean == plain.mean
     assert [row[0] for row in trained.rows] == ["es", "de", "en", "mean of 3"]
     assert [row[0] for row in unseen.rows] == ["th", "bn"]
-    assert f"## {title}\n\n| Language |" in records.assessment_markdown(found)
+    assert f"## {title}\n\n| Language |" in handouts.assessment_markdown(found)
     assert list(nested) == ["es", "de", "en", "th", "bn", "mean"]
     assert nested["bn"]["score"]["value"] == 0.1
-    assert len(list(records.assessment_sheets(plain))) == 1
+    assert len(list(handouts.assessment_sheets(plain))) == 1
 
 
 def test_a_suite_without_any_trained_language_has_one_table() -> None:
     """No empty one, and no mean."""
     suite = SUITE.model_copy(update={"languages": ("bn", "th")})
     found = suite_assessment(suite, {("s", "bn"): rows(10), ("s", "th"): rows(20)}, LANGUAGES)
-    ((title, sheet),) = records.assessment_sheets(found)
+    ((title, sheet),) = handouts.assessment_sheets(found)
 
     assert found.mean is None
     assert title == "s: right answers in languages that are not trained, and in no mean"
@@ -142,8 +142,8 @@ def test_a_suite_without_any_trained_language_has_one_table() -> None:
 def test_names_are_never_read_as_markup() -> None:
     """Neither by Markdown nor by the terminal, and every row has a cell a column."""
     found = assessed()
-    assert EVIL not in records.assessment_markdown(found)
-    ((_, sheet),) = records.assessment_sheets(found.suites[0])
+    assert EVIL not in handouts.assessment_markdown(found)
+    ((_, sheet),) = handouts.assessment_sheets(found.suites[0])
     assert {len(row) for row in sheet.rows} == {len(sheet.texts) + len(sheet.numbers)}
 
     terminal = io.StringIO()
@@ -171,6 +171,6 @@ def test_verdicts_are_in_the_tables_and_in_the_numbers_for_programs() -> None:
 
     assert told["winRate"] == {"value": 0.65, "n": 97, "low": 0.55, "high": 0.74}
     assert told["tie"] == {"value": 0.3, "n": 97, "low": None, "high": None}
-    text = records.assessment_markdown(found)
+    text = handouts.assessment_markdown(found)
     assert "| de | .65 (.55–.74) | .61 | .50 | .30 | .20 | – | 97 | 3 |" in text  # noqa: RUF001
     assert "winRate" not in records.assessment_json(assessed())

@@ -9,7 +9,7 @@ import pytest
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.report import contenders, records
+from selfimprove_pipeline.report import contenders, handouts, records
 from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast, suite_contrast
 from selfimprove_pipeline.report.contenders import Contender
 from selfimprove_pipeline.store.folder import FolderStore
@@ -103,7 +103,7 @@ def test_languages_that_are_not_trained_are_in_no_mean() -> None:
     trained = {"es": (scored(20), scored(26)), "de": (scored(20), scored(24))}
     before = contrast(trained)
     found = contrast({**trained, "bn": (scored(20), scored(20))}, unseen={"bn"})
-    (_, sheet), (title, apart) = records.comparison_sheets(found)
+    (_, sheet), (title, apart) = handouts.comparison_sheets(found)
     told = Comparison(a="A", b="B", suites=(found,), notes=())
 
     assert found.mean == before.mean
@@ -113,7 +113,7 @@ def test_languages_that_are_not_trained_are_in_no_mean() -> None:
     assert [row[0] for row in sheet.rows] == ["es", "de", "mean of 2"]
     assert [row[0] for row in apart.rows] == ["bn"]
     assert title == "suite: right answers in languages that are not trained, and in no mean"
-    assert f"## {title}\n\n| Language |" in records.comparison_markdown(told)
+    assert f"## {title}\n\n| Language |" in handouts.comparison_markdown(told)
     assert [row["language"] for row in records.comparison_records(told)] == [
         "es",
         "de",
@@ -254,7 +254,7 @@ def test_languages_that_one_of_two_recipes_does_not_train_stand_apart(tmp_path: 
 
     assert [one.language for one in found.languages] == ["es", "de", "en"]
     assert [one.language for one in found.unseen] == ["th", "bn"]
-    ((_, trained), _) = records.comparison_sheets(found)
+    ((_, trained), _) = handouts.comparison_sheets(found)
     assert trained.rows[-1][0] == "mean of 3"
 
 

@@ -15,21 +15,24 @@ from rich.console import Console
 from typing_extensions import override
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.report import charts, markdown, page, table, wording
+from selfimprove_pipeline.report import (
+    charts,
+    durations,
+    markdown,
+    notation,
+    page,
+    table,
+    wording,
+)
+from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Step, Training, Work
 from selfimprove_pipeline.report.story import (
-    Agreement,
-    Artifact,
     Change,
     Judged,
     Measured,
     Model,
-    Pairs,
     Sample,
-    Step,
     Story,
     SuiteStory,
-    Training,
-    Work,
 )
 from selfimprove_pipeline.statistics import Difference, Interval, Rate
 
@@ -488,7 +491,7 @@ def test_dots_stand_where_their_rates_are() -> None:
 
 def test_bars_are_as_long_as_the_stages_took() -> None:
     """Generation took 200 s and the start of its engine 50 s: four to one."""
-    chart = charts.times(story())
+    chart = durations.times(story())
     assert chart is not None
     work, start = chart.bars[0].segments
     assert (work.name, start.name) == ("generate", "engine start")
@@ -522,7 +525,7 @@ def test_curves_stay_inside_their_frame(losses: list[float | None]) -> None:
 )
 def test_changes_are_written_with_their_sign(value: float, text: str) -> None:
     """Two digits, a third where a change would look like none, and a true minus."""
-    assert wording.signed(value) == text
+    assert notation.signed(value) == text
 
 
 @pytest.mark.parametrize(
@@ -531,7 +534,7 @@ def test_changes_are_written_with_their_sign(value: float, text: str) -> None:
 )
 def test_durations_have_their_natural_unit(value: float, text: str) -> None:
     """Seconds below two minutes, then minutes, then hours."""
-    assert wording.seconds(value) == text
+    assert notation.seconds(value) == text
 
 
 def test_verdicts_stand_below_the_suite_that_they_are_on() -> None:

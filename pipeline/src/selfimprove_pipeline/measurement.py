@@ -11,7 +11,7 @@ from rich.console import Console
 from selfimprove_pipeline import alpaca, artifacts, candidate, judge, launcher, machine, show
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Run, Storage, Suite
-from selfimprove_pipeline.report import assessment, contenders, records
+from selfimprove_pipeline.report import assessment, contenders, handouts, records
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.contenders import Contender
 from selfimprove_pipeline.report.table import of_sheet
@@ -38,7 +38,7 @@ def evaluate(arguments: Namespace, console: Console) -> None:
     verdicts = show.manifests_of("judge", entry, setting.repository)
     found = assessment.with_verdicts(found, verdicts)
     for one in found.suites:
-        for title, sheet in records.assessment_sheets(one):
+        for title, sheet in handouts.assessment_sheets(one):
             console.print(of_sheet(title, sheet))
     files = {**_assessment_files(found), **_outputs(found, setting.spec.evaluation.suites)}
     _write(folder, files, console)
@@ -50,13 +50,13 @@ def compare(arguments: Namespace, console: Console) -> None:
     found = contenders.compare(*_contenders(arguments))
     console.print(f"A is {found.a}, B is {found.b}", markup=False, soft_wrap=True)
     for one in found.suites:
-        for title, sheet in records.comparison_sheets(one):
+        for title, sheet in handouts.comparison_sheets(one):
             console.print(of_sheet(title, sheet))
     for note in found.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if folder is not None:
         files = {
-            "comparison.md": records.comparison_markdown(found).encode(),
+            "comparison.md": handouts.comparison_markdown(found).encode(),
             "comparison.csv": records.as_csv(list(records.comparison_records(found))).encode(),
             "comparison.json": records.comparison_json(found).encode(),
         }
@@ -77,7 +77,7 @@ def _assessment_files(found: Assessment) -> dict[str, bytes]:
         for suite, language in found.rows
     }
     return {
-        "evaluation.md": records.assessment_markdown(found).encode(),
+        "evaluation.md": handouts.assessment_markdown(found).encode(),
         "evaluation.csv": records.as_csv(list(records.assessment_records(found))).encode(),
         "evaluation.json": records.assessment_json(found).encode(),
         **rows,

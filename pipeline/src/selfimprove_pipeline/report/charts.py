@@ -8,11 +8,11 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from selfimprove_pipeline.report import wording
-from selfimprove_pipeline.report.story import Step, Story, SuiteStory, Training
+from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.report.making import Step, Training
+from selfimprove_pipeline.report.story import Story, SuiteStory
 
 MOST_POINTS = 200
-ENGINE_START = "engine start"
 
 
 @dataclass(frozen=True)
@@ -83,42 +83,6 @@ class Curves:
     curves: tuple[Curve, ...]
 
 
-@dataclass(frozen=True)
-class Segment:
-    """A part of a bar."""
-
-    style: int
-    name: str
-    x: float
-    width: float
-    label: str
-
-
-@dataclass(frozen=True)
-class Bar:
-    """The seconds of one iteration, stage after stage."""
-
-    name: str
-    y: float
-    total: str
-    end: float
-    segments: tuple[Segment, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Times:
-    """The seconds of all iterations."""
-
-    title: str
-    description: str
-    width: float = 720
-    height: float
-    left: float = 84
-    bars: tuple[Bar, ...]
-    legend: tuple[tuple[int, str], ...]
-    """legend pairs a style with the stage that has it."""
-
-
 def rates(story: Story, suite: SuiteStory) -> tuple[Rates, ...]:
     """Return one small chart a language, all with the same axis from zero."""
     told = [found for baseline in suite.baselines for found in baseline.measured.values()]
@@ -142,8 +106,8 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
             continue
         x = round(48 + 126 * (index / (count - 1)), 1)
         ends = (height(rate.interval.high), height(rate.interval.low))
-        label = wording.rate(rate.value)
-        dots.append(Dot(x, height(rate.value), *ends, wording.model(index), label))
+        label = notation.rate(rate.value)
+        dots.append(Dot(x, height(rate.value), *ends, notation.model(index), label))
     levels = [
         (baseline.name, rate.value)
         for baseline in suite.baselines
@@ -152,12 +116,12 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         and rate.value is not None
     ]
     said = [f"{dot.name} {dot.label}" for dot in dots]
-    said += [f"{wording.BASELINES[name]} {wording.rate(value)}" for name, value in levels]
+    said += [f"{wording.BASELINES[name]} {notation.rate(value)}" for name, value in levels]
     return Rates(
         language=language,
         title=f"{language}: {wording.MEASURES[suite.measure]} by model",
         description=f"{suite.name}, {language}: {', '.join(said)}",
-        ticks=tuple(Tick(height(value), wording.rate(value)) for value in (0, top / 2, top)),
+        ticks=tuple(Tick(height(value), notation.rate(value)) for value in (0, top / 2, top)),
         dots=tuple(dots),
         line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
         levels=tuple(height(value) for _, value in levels),
@@ -204,16 +168,16 @@ def _curves(
     last = max(step for points in lines.values() for step, _ in points)
     drawn = [_curve(iteration, points, scale, last) for iteration, points in lines.items()]
     ends = (
-        f"{wording.model(iteration + 1)} from {wording.number(points[0][1])} "
-        f"to {wording.number(points[-1][1])}"
+        f"{notation.model(iteration + 1)} from {notation.number(points[0][1])} "
+        f"to {notation.number(points[-1][1])}"
         for iteration, points in lines.items()
     )
     return Curves(
         heading=heading,
         title=f"{heading} while training",
         description=f"{name} by step: {', '.join(ends)}",
-        ticks=tuple(Tick(_height(at, scale), wording.number(at)) for at in scale),
-        steps=tuple(Tick(_along(at, last), wording.count(at)) for at in sorted({1, last})),
+        ticks=tuple(Tick(_height(at, scale), notation.number(at)) for at in scale),
+        steps=tuple(Tick(_along(at, last), notation.count(at)) for at in sorted({1, last})),
         curves=tuple(_apart(drawn)),
     )
 
@@ -224,7 +188,7 @@ def _curve(
     places = [(_along(step, last), _height(y, scale)) for step, y in points]
     line = " ".join(f"{x},{y}" for x, y in places)
     x, y = places[-1]
-    return Curve(iteration % 6, wording.model(iteration + 1), line, x, y, y)
+    return Curve(iteration % 6, notation.model(iteration + 1), line, x, y, y)
 
 
 def _apart(curves: Sequence[Curve]) -> Iterator[Curve]:
@@ -258,43 +222,3 @@ def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
     size = math.ceil(len(points) / MOST_POINTS)
     parts = [points[start : start + size] for start in range(0, len(points), size)]
     return [(part[-1][0], math.fsum(y for _, y in part) / len(part)) for part in parts]
-
-
-def times(story: Story) -> Times | None:
-    """Return a bar an iteration, None before any stage has taken time."""
-    seconds: dict[int, dict[str, float]] = {}
-    for work in story.work:
-        spent = seconds.setdefault(work.iteration, {})
-        spent[work.stage] = spent.get(work.stage, 0.0) + work.wall
-        spent[ENGINE_START] = spent.get(ENGINE_START, 0.0) + work.engine_start
-    longest = max((sum(spent.values()) for spent in seconds.values()), default=0.0)
-    if not longest:
-        return None
-    stages = list(dict.fromkeys(work.stage for work in story.work))
-    styles = {stage: style for style, stage in enumerate([*stages, ENGINE_START])}
-    bars = tuple(
-        _bar(wording.iteration(iteration, story), spent, styles, row=row, longest=longest)
-        for row, (iteration, spent) in enumerate(seconds.items())
-    )
-    return Times(
-        title="Seconds by iteration and stage",
-        description="; ".join(f"{bar.name} {bar.total}" for bar in bars),
-        height=len(bars) * 34 + 8,
-        bars=bars,
-        legend=tuple((style, stage) for stage, style in styles.items()),
-    )
-
-
-def _bar(
-    name: str, spent: dict[str, float], styles: dict[str, int], *, row: int, longest: float
-) -> Bar:
-    segments: list[Segment] = []
-    x = Times.left
-    for stage, style in styles.items():
-        width = 540 * spent.get(stage, 0.0) / longest
-        if width > 0:
-            text = wording.seconds(spent[stage])
-            segments.append(Segment(style, stage, round(x, 1), round(width, 1), text))
-        x += width
-    total = wording.seconds(sum(spent.values()))
-    return Bar(name, row * 34 + 6, total, round(x, 1), tuple(segments))

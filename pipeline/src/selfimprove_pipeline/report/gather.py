@@ -19,16 +19,15 @@ from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Spec
 from selfimprove_pipeline.report import evaluation
 from selfimprove_pipeline.report.evaluation import Answers
-from selfimprove_pipeline.report.story import (
+from selfimprove_pipeline.report.making import (
     Agreement,
     Artifact,
-    Model,
     Pairs,
     Step,
-    Story,
     Training,
     Work,
 )
+from selfimprove_pipeline.report.story import Model, Story
 from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store import Store
 

@@ -7,7 +7,7 @@ completion can neither end a cell nor become markup. The same story gives the sa
 import re
 from collections.abc import Iterator, Sequence
 
-from selfimprove_pipeline.report import sheets, wording
+from selfimprove_pipeline.report import notation, results, sheets, wording
 from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import BaselineStory, Sample, Story, SuiteStory
 
@@ -70,12 +70,12 @@ def _summary(story: Story) -> list[str]:
 def _suite(story: Story, suite: SuiteStory) -> list[str]:
     trained = story.trained(suite)
     rows = [
-        (wording.model(index), *_cells(suite, index, trained), _mean(story, suite, index))
+        (notation.model(index), *_cells(suite, index, trained), _mean(story, suite, index))
         for index in story.planned
     ]
     for found in suite.baselines:
         cells = _baseline(found, suite, trained)
-        rows.append((*cells, wording.rate(found.mean)))
+        rows.append((*cells, notation.rate(found.mean)))
     result = Sheet(
         texts=("Model", *trained, "mean of the others"), rows=tuple(rows), absent=wording.NOT_YET
     )
@@ -87,9 +87,9 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         f"{wording.MARKS} {wording.INTERVALS}",
         wording.TOLD if suite.baselines else "",
         "### Changes",
-        table(sheets.changes(suite)),
+        table(results.changes(suite)),
         "### What the answers were like",
-        table(sheets.answers(story, suite)),
+        table(results.answers(story, suite)),
         wording.EVASIVE,
     ]
 
@@ -97,7 +97,7 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
 def _judged(story: Story, suite: SuiteStory) -> list[str]:
     """Return the verdicts on a suite, nothing without a judge."""
     languages = (*story.trained(suite), *story.unseen(suite))
-    sheet = sheets.judged(story.judged, suite.name, languages)
+    sheet = results.judged(story.judged, suite.name, languages)
     return ["### Win, tie, lose", table(sheet), wording.JUDGED] if sheet.rows else []
 
 
@@ -106,7 +106,7 @@ def _unseen(story: Story, suite: SuiteStory) -> list[str]:
     unseen = story.unseen(suite)
     if not unseen:
         return []
-    rows = [(wording.model(index), *_cells(suite, index, unseen)) for index in story.planned]
+    rows = [(notation.model(index), *_cells(suite, index, unseen)) for index in story.planned]
     rows += [_baseline(found, suite, unseen) for found in suite.baselines]
     result = Sheet(texts=("Model", *unseen), rows=tuple(rows), absent=wording.NOT_YET)
     return ["### Languages that are not trained", table(result), wording.UNSEEN]
@@ -114,7 +114,7 @@ def _unseen(story: Story, suite: SuiteStory) -> list[str]:
 
 def _baseline(found: BaselineStory, suite: SuiteStory, languages: Sequence[str]) -> tuple[str, ...]:
     cells = (found.measured.get(language) for language in languages)
-    rates = (wording.share(one.by(suite.measure)) if one else wording.NOT_YET for one in cells)
+    rates = (notation.share(one.by(suite.measure)) if one else wording.NOT_YET for one in cells)
     return (wording.BASELINES[found.name], *rates)
 
 
@@ -122,7 +122,7 @@ def _cells(suite: SuiteStory, index: int, languages: Sequence[str]) -> Iterator[
     for language in languages:
         measured = suite.measured.get((index, language))
         yield (
-            f"{wording.share(measured.by(suite.measure))}{_mark(suite, index, language)}"
+            f"{notation.share(measured.by(suite.measure))}{_mark(suite, index, language)}"
             if measured
             else wording.NOT_YET
         )
@@ -132,14 +132,14 @@ def _mean(story: Story, suite: SuiteStory, index: int) -> str:
     mean = suite.means.get(index)
     if mean is None:
         return wording.no_mean(story, suite)
-    return f"{wording.rate(mean)}{_mark(suite, index, None)}"
+    return f"{notation.rate(mean)}{_mark(suite, index, None)}"
 
 
 def _mark(suite: SuiteStory, index: int, language: str | None) -> str:
     change = wording.change_to(suite, index, language)
     if change is None:
         return ""
-    return f" {wording.signed(change.value)} {wording.verdict(change, suite.measure)}"
+    return f" {notation.signed(change.value)} {wording.verdict(change, suite.measure)}"
 
 
 def _samples(story: Story) -> list[str]:
@@ -155,7 +155,7 @@ def _sample(sample: Sample) -> Iterator[str]:
     if sample.gold is not None:
         rows.append(("gold answer", "", sample.gold))
     for index, answer in sample.answers.items():
-        rows.append((wording.model(index), wording.judged(answer), answer.completion))
+        rows.append((notation.model(index), wording.judged(answer), answer.completion))
     yield table(Sheet(texts=("", "found", "text"), rows=tuple(rows), absent=""))
 
 

@@ -8,7 +8,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from selfimprove_pipeline.report import charts, sheets, wording
+from selfimprove_pipeline.report import charts, durations, notation, results, sheets, wording
 from selfimprove_pipeline.report.story import Story
 
 
@@ -23,7 +23,7 @@ def render(story: Story) -> str:
         not_measured=wording.not_measured(story),
         rates=charts.rates(story, story.suites[0]) if story.suites else (),
         curves=charts.training(story),
-        times=charts.times(story),
+        times=durations.times(story),
     )
 
 
@@ -36,5 +36,5 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(say=wording, sheets=sheets)
+    environment.globals.update(say=wording, write=notation, sheets=sheets, results=results)
     return environment

@@ -4,48 +4,14 @@ Columns of text come first, numbers after them. Texts are as they are: whoever s
 escapes them.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfimprove_pipeline.report import wording
-from selfimprove_pipeline.report.story import (
-    Agreement,
-    Change,
-    Judged,
-    Measured,
-    Pairs,
-    Story,
-    SuiteStory,
-    Training,
-    Work,
-)
-from selfimprove_pipeline.statistics import Interval
+from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.report.making import Agreement, Pairs, Training, Work
+from selfimprove_pipeline.report.story import Story
 
 Cells = tuple[str, ...]
-
-ANSWERS: Cells = (
-    "Answers",
-    "Right",
-    "Wrong language",
-    "Evasive",
-    "Empty",
-    "Cut at the limit",
-    "Mean characters",
-)
-"""Headings of what the answers of one model in one language were like."""
-
-
-JUDGED: Cells = (
-    "Win rate",
-    "At equal length",
-    "Win",
-    "Tie",
-    "Lose",
-    "Bias of place",
-    "Judged",
-    "Malformed",
-)
-"""Headings of what a judge said of the answers of one model in one language."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,59 +25,6 @@ class Sheet:
     rows: tuple[Cells, ...]
     absent: str
     """absent is what to say when there are no rows."""
-
-
-def changes(suite: SuiteStory) -> Sheet:
-    """Return every change from a model to the next, and from M0 and baselines to the last."""
-    return Sheet(
-        texts=("From", "To", "Language", "Verdict"),
-        numbers=("Change", "95 % interval", "Prompts"),
-        rows=(
-            *(_change(wording.model(found.before), found, suite) for found in suite.changes),
-            *(
-                _change(wording.BASELINES[baseline.name], found, suite)
-                for baseline in suite.baselines
-                for found in baseline.changes
-            ),
-        ),
-        absent="Not yet: a change needs two models.",
-    )
-
-
-def answers(story: Story, suite: SuiteStory) -> Sheet:
-    """Return what the answers were like, by model and language."""
-    return Sheet(
-        texts=("Model", "Language"),
-        numbers=ANSWERS,
-        rows=tuple(
-            (name, language, *answer_cells(measured[language]))
-            for name, measured in _named(story, suite)
-            for language in (*story.trained(suite), *story.unseen(suite))
-            if language in measured
-        ),
-        absent="Not yet: no answers are evaluated.",
-    )
-
-
-def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, Measured]]]:
-    """Yield each model, then each baseline, with what is measured of it by language."""
-    for index in story.planned:
-        found = suite.measured.items()
-        yield wording.model(index), {tag: one for (model, tag), one in found if model == index}
-    for baseline in suite.baselines:
-        yield wording.BASELINES[baseline.name], baseline.measured
-
-
-def judged(found: Iterable[Judged], suite: str, languages: Sequence[str]) -> Sheet:
-    """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
-    own = [row for row in found if row.suite == suite and row.language in languages]
-    ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
-    return Sheet(
-        texts=("Model", "Language"),
-        numbers=JUDGED,
-        rows=tuple((wording.model(r.iteration), r.language, *judged_cells(r)) for r in ordered),
-        absent=wording.NOT_YET,
-    )
 
 
 def pairs(story: Story) -> Sheet:
@@ -176,7 +89,7 @@ def models(story: Story) -> Sheet:
     """Return where the models lie."""
     return Sheet(
         texts=("Model", "Where", "Digest"),
-        rows=tuple((wording.model(row.index), row.uri, row.digest) for row in story.models),
+        rows=tuple((notation.model(row.index), row.uri, row.digest) for row in story.models),
         absent="Not yet: no model is known.",
     )
 
@@ -202,50 +115,13 @@ def versions(story: Story) -> Sheet:
     )
 
 
-def _change(before: str, change: Change, suite: SuiteStory) -> Cells:
-    found = change.difference
-    return (
-        before,
-        wording.model(change.after),
-        change.language or "mean of the others",
-        wording.verdict(change, suite.measure),
-        wording.signed(change.value),
-        wording.change_interval(found.interval) if found else wording.NONE,
-        wording.count(found.n) if found else wording.NONE,
-    )
-
-
-def answer_cells(found: Measured) -> Cells:
-    """Return the cells below `ANSWERS`."""
-    rates = (found.score, found.off_target, found.evasive, found.empty, found.truncated)
-    return (
-        wording.count(found.empty.n),
-        *(wording.rate(rate.value if rate else None) for rate in rates),
-        wording.count(found.mean_length),
-    )
-
-
-def judged_cells(found: Judged) -> Cells:
-    """Return the cells below `JUDGED`."""
-    measures = found.measures
-    bounds = Interval(measures.get("winRateLow", 0.0), measures.get("winRateHigh", 1.0))
-    rate = wording.rate(measures.get("winRate"))
-    names = ("lcWinRate", "win", "tie", "lose", "positionBias")
-    return (
-        f"{rate} ({wording.interval(bounds)})" if measures else wording.NONE,
-        *(wording.rate(measures.get(name)) for name in names),
-        wording.count(found.decided),
-        wording.count(found.malformed),
-    )
-
-
 def _pairs(row: Pairs, story: Story) -> Cells:
     return (
         wording.iteration(row.iteration, story),
         row.language,
         _by_reason(row.drops),
-        wording.count(row.kept),
-        wording.count(row.untrained),
+        notation.count(row.kept),
+        notation.count(row.untrained),
     )
 
 
@@ -253,9 +129,9 @@ def _agreement(row: Agreement, story: Story) -> Cells:
     return (
         wording.iteration(row.iteration, story),
         row.language,
-        wording.share(row.accuracy),
-        wording.count(row.accuracy.n),
-        wording.count(row.ties),
+        notation.share(row.accuracy),
+        notation.count(row.accuracy.n),
+        notation.count(row.ties),
     )
 
 
@@ -272,11 +148,11 @@ def _training(row: Training) -> Cells:
         last.learning_rate,
         last.grad_norm,
     )
-    speed = wording.per_second(row.tokens, row.seconds)
+    speed = notation.per_second(row.tokens, row.seconds)
     return (
-        wording.model(row.iteration + 1),
-        wording.count(last.step),
-        *map(wording.number, measures),
+        notation.model(row.iteration + 1),
+        notation.count(last.step),
+        *map(notation.number, measures),
         speed,
     )
 
@@ -287,10 +163,10 @@ def _work(row: Work, story: Story) -> Cells:
         wording.iteration(row.iteration, story),
         row.stage,
         _origin(row),
-        wording.seconds(row.wall),
-        wording.seconds(row.engine_start) if row.engine_start else wording.NONE,
-        *(wording.count(number) if number else wording.NONE for number in tokens),
-        wording.per_second(row.completion_tokens, row.wall),
+        notation.seconds(row.wall),
+        notation.seconds(row.engine_start) if row.engine_start else notation.NONE,
+        *(notation.count(number) if number else notation.NONE for number in tokens),
+        notation.per_second(row.completion_tokens, row.wall),
     )
 
 
@@ -305,7 +181,7 @@ def _origin(row: Work) -> str:
 def _by_reason(drops: Mapping[str, int]) -> str:
     """Write drops by reason, the most frequent first."""
     ordered = sorted(drops.items(), key=lambda drop: (-drop[1], drop[0]))
-    return ", ".join(f"{reason} {wording.count(rows)}" for reason, rows in ordered) or "none"
+    return ", ".join(f"{reason} {notation.count(rows)}" for reason, rows in ordered) or "none"
 
 
 def _listed(packages: Mapping[str, str]) -> str:

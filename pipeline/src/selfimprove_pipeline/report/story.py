@@ -8,9 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from pydantic import ConfigDict, Field
-
-from selfimprove_pipeline.artifacts import Evaluated, Row
+from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
 from selfimprove_pipeline.statistics import Difference, Rate
 
 Measure = Literal["score", "offTarget"]
@@ -101,97 +100,6 @@ class Judged:
     decided: int
     malformed: int
     """malformed are the ballots for neither answer."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pairs:
-    """The pairs of one language in one iteration."""
-
-    iteration: int
-    language: str
-    kept: int
-    drops: Mapping[str, int]
-    """drops by reason, which became no pair."""
-    untrained: int
-    """untrained are the pairs that training left out, such as overlong ones."""
-
-
-class Step(Row):
-    """One step of training as `metrics.jsonl` holds it; fields that are not shown are ignored."""
-
-    model_config = ConfigDict(extra="ignore")
-
-    step: int
-    loss: float | None = None
-    dpo: float | None = None
-    nll: float | None = None
-    accuracies: float | None = Field(default=None, alias="rewards/accuracies")
-    margins: float | None = Field(default=None, alias="rewards/margins")
-    chosen: float | None = Field(default=None, alias="rewards/chosen")
-    rejected: float | None = Field(default=None, alias="rewards/rejected")
-    learning_rate: float | None = Field(default=None, alias="learning_rate")
-    grad_norm: float | None = Field(default=None, alias="grad_norm")
-    seconds: float | None = None
-    tokens: float | None = None
-    """tokens and seconds are those of this step."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Training:
-    """The steps of one iteration's training."""
-
-    iteration: int
-    steps: tuple[Step, ...]
-
-    @property
-    def seconds(self) -> float:
-        """The seconds of all steps together."""
-        return sum(step.seconds or 0.0 for step in self.steps)
-
-    @property
-    def tokens(self) -> float:
-        """The tokens of all steps together."""
-        return sum(step.tokens or 0.0 for step in self.steps)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Agreement:
-    """How often gold answers agree with the labels of one iteration's pairs in one language."""
-
-    iteration: int
-    language: str
-    accuracy: Rate
-    """accuracy is the share of pairs whose chosen text scores higher, among the decided ones."""
-    ties: int
-    """ties are pairs whose texts score the same; they decide nothing."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Work:
-    """What one stage took in one iteration, over its artifacts."""
-
-    iteration: int
-    stage: str
-    wall: float
-    """wall in seconds, without the engine's start."""
-    engine_start: float
-    """engine_start in seconds: the stage's share of starting engines."""
-    artifacts: int
-    computed: int
-    """computed is how many of the artifacts this run made itself; it found the others."""
-    prompt_tokens: int
-    completion_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Artifact:
-    """One finished artifact by its name in the store."""
-
-    iteration: int
-    stage: str
-    part: str
-    key: str
-    digest: str
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,7 @@ from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from selfimprove_pipeline.report import wording
+from selfimprove_pipeline.report import notation, wording
 from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import Story, SuiteStory
 
@@ -28,11 +28,11 @@ def terminal(story: Story) -> Table:
         cells = [_cell(suite, index, language) for language in trained]
         cells.append(_mean(story, suite, index))
         cells += [_cell(suite, index, language) for language in unseen]
-        table.add_row(wording.model(index), *cells)
+        table.add_row(notation.model(index), *cells)
     for found in suite.baselines:
         of = {tag: one.by(suite.measure) for tag, one in found.measured.items()}
-        rates = [wording.share(of.get(tag)) for tag in trained]
-        rates += [wording.rate(found.mean), *(wording.share(of.get(tag)) for tag in unseen)]
+        rates = [notation.share(of.get(tag)) for tag in trained]
+        rates += [notation.rate(found.mean), *(notation.share(of.get(tag)) for tag in unseen)]
         table.add_row(wording.BASELINES[found.name], *map(Text, rates))
     return table
 
@@ -54,14 +54,14 @@ def _cell(suite: SuiteStory, index: int, language: str) -> Text:
     measured = suite.measured.get((index, language))
     if measured is None:
         return Text(wording.NOT_YET, style="dim")
-    text = Text(wording.share(measured.by(suite.measure)))
+    text = Text(notation.share(measured.by(suite.measure)))
     return text.append_text(_mark(suite, index, language))
 
 
 def _mean(story: Story, suite: SuiteStory, index: int) -> Text:
     if index not in suite.means:
         return Text(wording.no_mean(story, suite), style="dim")
-    return Text(wording.rate(suite.means[index])).append_text(_mark(suite, index, None))
+    return Text(notation.rate(suite.means[index])).append_text(_mark(suite, index, None))
 
 
 def _mark(suite: SuiteStory, index: int, language: str | None) -> Text:
@@ -71,7 +71,7 @@ def _mark(suite: SuiteStory, index: int, language: str | None) -> Text:
         return Text("")
     verdict = wording.verdict(change, suite.measure)
     style = {"better": "green", "worse": "red"}.get(verdict, "dim")
-    return Text(f"\n{wording.signed(change.value)} {verdict}", style=style)
+    return Text(f"\n{notation.signed(change.value)} {verdict}", style=style)
 
 
 def _caption(story: Story) -> str:

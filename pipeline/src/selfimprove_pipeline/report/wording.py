@@ -1,17 +1,14 @@
-"""How numbers are written and what sentences say of them, the same on every page.
+"""What sentences say of the numbers, the same on every page; `notation` writes the numbers.
 
-Pure text without markup: whoever shows it escapes it. Rates are written as the field writes
-them, `.52`, and an interval as `.45` to `.59` with a dash.
+Pure text without markup: whoever shows it escapes it.
 """
 
 from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.report import notation
 from selfimprove_pipeline.report.story import Change, Measure, Story, SuiteStory
-from selfimprove_pipeline.statistics import FEWEST, Interval, Rate
+from selfimprove_pipeline.statistics import FEWEST
 
 NOT_YET = "not yet"
-NONE = "–"  # noqa: RUF001 - an en dash, as in print
-MINUS = "−"  # noqa: RUF001 - the sign, as wide as the plus
-
 MEASURES: dict[Measure, str] = {"score": "right answers", "offTarget": "wrong language"}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -63,64 +60,6 @@ SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models a
 NO_SAMPLES = "Not yet: no answers are evaluated."
 
 
-def rate(value: float | None) -> str:
-    """Write a share with two digits and no leading zero."""
-    return NONE if value is None else f"{value:.2f}".removeprefix("0")
-
-
-def signed(value: float) -> str:
-    """Write a change of a share with its sign, and a third digit where two would hide it."""
-    digits = 2 if abs(value) >= 0.005 or abs(value) < 0.0005 else 3  # noqa: PLR2004 - rounding
-    text = f"{abs(value):.{digits}f}".removeprefix("0")
-    if text == ".00":
-        return "±.00"
-    return f"{'+' if value > 0 else MINUS}{text}"
-
-
-def interval(found: Interval) -> str:
-    """Write the interval of a share."""
-    return f"{rate(found.low)}{NONE}{rate(found.high)}"
-
-
-def change_interval(found: Interval) -> str:
-    """Write the interval of a change."""
-    return f"{signed(found.low)} to {signed(found.high)}"
-
-
-def share(found: Rate | None) -> str:
-    """Write a rate with its interval."""
-    if found is None or found.value is None:
-        return NONE
-    return f"{rate(found.value)} ({interval(found.interval)})"
-
-
-def count(value: float) -> str:
-    """Write a whole number with thin spaces between thousands."""
-    return f"{round(value):,}".replace(",", "\u202f")
-
-
-def number(value: float | None) -> str:
-    """Write a measured quantity with three significant digits."""
-    if value is None:
-        return NONE
-    text = f"{value:.3g}"
-    return text.replace("-", MINUS, 1) if text.startswith("-") else text
-
-
-def seconds(value: float) -> str:
-    """Write a duration in its natural unit."""
-    if value < 120:  # noqa: PLR2004 - two minutes
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02} min" if hours else f"{minutes} min {rest:02} s"
-
-
-def per_second(tokens: float, wall: float) -> str:
-    """Write a speed in tokens per second."""
-    return count(tokens / wall) if tokens and wall > 0 else NONE
-
-
 def verdict(change: Change, measure: Measure) -> str:
     """Say in words whether a change is real, and which way."""
     found = change.difference
@@ -137,22 +76,10 @@ def judgement(sign: int, n: int | None, measure: Measure) -> str:
     return {1: "better", 0: "no clear change", -1: "worse"}[which]
 
 
-def probability(p: float | None) -> str:
-    """Write a p value with three digits."""
-    least = 0.001
-    if p is not None and p < least:
-        return "<.001"
-    return NONE if p is None else f"{p:.3f}".removeprefix("0")
-
-
-def model(index: int) -> str:
-    """Write the name of a model."""
-    return f"M{index}"
-
-
 def iteration(index: int, story: Story) -> str:
     """Write what an iteration is about: the step it makes, or the last model it measures."""
-    return f"{model(index)} → {model(index + 1)}" if index < story.iterations else model(index)
+    names = [notation.model(at) for at in (index, index + 1) if at <= story.iterations]
+    return " → ".join(names)
 
 
 def change_to(suite: SuiteStory, index: int, language: str | None) -> Change | None:
@@ -166,7 +93,7 @@ def change_to(suite: SuiteStory, index: int, language: str | None) -> Change | N
 def no_mean(story: Story, suite: SuiteStory) -> str:
     """Say why a model has no mean: it comes, or the suite leaves out a language of it."""
     is_whole = set(story.others) <= set(story.trained(suite))
-    return NOT_YET if is_whole else NONE
+    return NOT_YET if is_whole else notation.NONE
 
 
 def headline(story: Story) -> str:
@@ -198,15 +125,15 @@ def gain(story: Story) -> str:
         return ""
     change = max(changes, key=lambda found: (found.after, -found.before))
     bounds = (
-        f"95 % interval {change_interval(change.difference.interval)}"
+        f"95 % interval {notation.change_interval(change.difference.interval)}"
         if change.difference
         else "without an interval, as the languages' prompts have different ids"
     )
     what = {"score": "right answers", "offTarget": "answers in a wrong language"}[suite.measure]
     return (
         f"Mean share of {what} over {_plural(len(story.others), 'language')} besides "
-        f"{story.dominant}, {model(change.after)} minus {model(change.before)}: "
-        f"{signed(change.value)} ({bounds}: {verdict(change, suite.measure)})."
+        f"{story.dominant}, {notation.model(change.after)} minus {notation.model(change.before)}: "
+        f"{notation.signed(change.value)} ({bounds}: {verdict(change, suite.measure)})."
     )
 
 
@@ -252,7 +179,7 @@ def _span(suite: SuiteStory, language: str) -> str:
         return ""
     ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
     rates = [suite.measured[index, language].by(suite.measure) for index in ends]
-    values = [rate(found.value if found else None) for found in rates]
+    values = [notation.rate(found.value if found else None) for found in rates]
     return f"{language} {' → '.join(values)}"
 
 
@@ -262,7 +189,7 @@ def _span_of_means(story: Story, suite: SuiteStory) -> str:
     if not models:
         return ""
     ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
-    values = [rate(suite.means[index]) for index in ends]
+    values = [notation.rate(suite.means[index]) for index in ends]
     return f"mean of {_plural(len(story.others), 'language')} {' → '.join(values)}"
 
 
@@ -274,7 +201,7 @@ def _plural(number_of: int, noun: str) -> str:
 def judged(answer: Evaluated) -> str:
     """Say what was found on an answer."""
     marks = {1.0: "right", 0.0: "wrong"}
-    found = [] if answer.score is None else [marks.get(answer.score, number(answer.score))]
+    found = [] if answer.score is None else [marks.get(answer.score, notation.number(answer.score))]
     found += [] if answer.extracted is None else [f"read as {answer.extracted}"]
     found += ["wrong language"] if answer.is_off_target else []
     found += ["evasive"] if answer.is_evasive else []

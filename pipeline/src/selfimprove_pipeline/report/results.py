@@ -1,0 +1,120 @@
+"""The sheets of a suite: its changes, the verdicts on it, and what the answers were like."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.report.sheets import Cells, Sheet
+from selfimprove_pipeline.report.story import Change, Judged, Measured, Story, SuiteStory
+from selfimprove_pipeline.statistics import Interval
+
+ANSWERS: Cells = (
+    "Answers",
+    "Right",
+    "Wrong language",
+    "Evasive",
+    "Empty",
+    "Cut at the limit",
+    "Mean characters",
+)
+"""Headings of what the answers of one model in one language were like."""
+JUDGED: Cells = (
+    "Win rate",
+    "At equal length",
+    "Win",
+    "Tie",
+    "Lose",
+    "Bias of place",
+    "Judged",
+    "Malformed",
+)
+"""Headings of what a judge said of the answers of one model in one language."""
+
+
+def changes(suite: SuiteStory) -> Sheet:
+    """Return every change from a model to the next, and from M0 and baselines to the last."""
+    return Sheet(
+        texts=("From", "To", "Language", "Verdict"),
+        numbers=("Change", "95 % interval", "Prompts"),
+        rows=(
+            *(_change(notation.model(found.before), found, suite) for found in suite.changes),
+            *(
+                _change(wording.BASELINES[baseline.name], found, suite)
+                for baseline in suite.baselines
+                for found in baseline.changes
+            ),
+        ),
+        absent="Not yet: a change needs two models.",
+    )
+
+
+def answers(story: Story, suite: SuiteStory) -> Sheet:
+    """Return what the answers were like, by model and language."""
+    return Sheet(
+        texts=("Model", "Language"),
+        numbers=ANSWERS,
+        rows=tuple(
+            (name, language, *answer_cells(measured[language]))
+            for name, measured in _named(story, suite)
+            for language in (*story.trained(suite), *story.unseen(suite))
+            if language in measured
+        ),
+        absent="Not yet: no answers are evaluated.",
+    )
+
+
+def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, Measured]]]:
+    """Yield each model, then each baseline, with what is measured of it by language."""
+    for index in story.planned:
+        found = suite.measured.items()
+        yield notation.model(index), {tag: one for (model, tag), one in found if model == index}
+    for baseline in suite.baselines:
+        yield wording.BASELINES[baseline.name], baseline.measured
+
+
+def judged(found: Iterable[Judged], suite: str, languages: Sequence[str]) -> Sheet:
+    """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
+    own = [row for row in found if row.suite == suite and row.language in languages]
+    ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
+    return Sheet(
+        texts=("Model", "Language"),
+        numbers=JUDGED,
+        rows=tuple((notation.model(r.iteration), r.language, *judged_cells(r)) for r in ordered),
+        absent=wording.NOT_YET,
+    )
+
+
+def _change(before: str, change: Change, suite: SuiteStory) -> Cells:
+    found = change.difference
+    return (
+        before,
+        notation.model(change.after),
+        change.language or "mean of the others",
+        wording.verdict(change, suite.measure),
+        notation.signed(change.value),
+        notation.change_interval(found.interval) if found else notation.NONE,
+        notation.count(found.n) if found else notation.NONE,
+    )
+
+
+def answer_cells(found: Measured) -> Cells:
+    """Return the cells below `ANSWERS`."""
+    rates = (found.score, found.off_target, found.evasive, found.empty, found.truncated)
+    return (
+        notation.count(found.empty.n),
+        *(notation.rate(rate.value if rate else None) for rate in rates),
+        notation.count(found.mean_length),
+    )
+
+
+def judged_cells(found: Judged) -> Cells:
+    """Return the cells below `JUDGED`."""
+    measures = found.measures
+    bounds = Interval(measures.get("winRateLow", 0.0), measures.get("winRateHigh", 1.0))
+    rate = notation.rate(measures.get("winRate"))
+    names = ("lcWinRate", "win", "tie", "lose", "positionBias")
+    return (
+        f"{rate} ({notation.interval(bounds)})" if measures else notation.NONE,
+        *(notation.rate(measures.get(name)) for name in names),
+        notation.count(found.decided),
+        notation.count(found.malformed),
+    )
