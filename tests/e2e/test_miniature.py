@@ -32,7 +32,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Cli, dict[str, A
     return cli, cli.show(JUDGED.removeprefix("--set="))
 
 
-JUDGED = "--set=evaluation={suites: [{name: exactMatch, uri: 's3://checker/acceptance'}]}"
+JUDGED = (
+    "--set=evaluation={baselines: [sft], "
+    "suites: [{name: exactMatch, uri: 's3://checker/acceptance'}]}"
+)
 
 
 def scores(status: dict[str, Any]) -> list[dict[str, float]]:
@@ -91,7 +94,10 @@ def test_the_run_is_described_in_the_stable_json(finished: tuple[Cli, dict[str, 
 def test_models_open_unchanged_and_an_engine_starts_once_a_model(
     finished: tuple[Cli, dict[str, Any]],
 ) -> None:
-    """`from_pretrained` opens M2's folder; exactly one artifact a model waited for an engine."""
+    """`from_pretrained` opens M2's folder; one artifact of each model waited for an engine.
+
+    There are M0, M1, M2 and the baseline.
+    """
     import transformers  # noqa: PLC0415  heavy, and needed here alone
 
     cli, status = finished
@@ -103,7 +109,36 @@ def test_models_open_unchanged_and_an_engine_starts_once_a_model(
         Manifest.of_line(path.read_bytes())
         for path in cli.store.rglob("artifacts/*/*/manifest.json")
     ]
-    assert len([m for m in manifests if m.seconds.get("engineStart")]) == 3
+    waited = [m for m in manifests if m.seconds.get("engineStart")]
+    assert len(waited) == len({m.inputs["model"] for m in waited}) == 4
+
+
+def test_the_baseline_trains_once_and_is_measured_beside_m1(
+    finished: tuple[Cli, dict[str, Any]], tmp_path: Path
+) -> None:
+    """SFT of M0 on the same pairs, in as many steps: another model, better than M0 in es and de."""
+    cli, status = finished
+    trained = {s["name"]: s for s in status["iterations"][0]["stages"]}["train"]["artifacts"]
+    folders = {part: cli.store / f"runs/artifacts/train/{m['key']}" for part, m in trained.items()}
+    m1, sft = (Manifest.of_line((folders[p] / "manifest.json").read_bytes()) for p in ("", "sft"))
+
+    assert set(trained) == {"", "sft"}
+    assert m1.inputs == sft.inputs
+    assert m1.counts == sft.counts
+    assert m1.digest != sft.digest
+    measured = [set(i["evaluation"]) - {"gain"} for i in status["iterations"]]
+    assert measured == [{"exactMatch"}, {"exactMatch", "exactMatch+sft"}, {"exactMatch"}]
+    found = status["iterations"][1]["evaluation"]["exactMatch+sft"]
+    scores_of_sft = {language: measures["score"] for language, measures in found.items()}
+    assert mean_of_others(scores_of_sft) - mean_of_others(scores(status)[0]) >= 0.05
+
+    common = (str(MINIATURE / "run.yaml"), "--store", str(cli.store), JUDGED)
+    exported = cli("export", "model", *common, "--baseline", "sft", "--out", str(tmp_path / "sft"))
+    assert exported.code == 0, exported.errors
+    weights = [folder / "model.safetensors" for folder in (tmp_path / "sft", folders["sft"])]
+    assert weights[0].read_bytes() == weights[1].read_bytes()
+    ran = cli("run", *common)
+    assert "nothing to do, everything is in the store" in ran.output
 
 
 def test_one_template_renders_what_is_asked_and_what_is_trained(
@@ -126,7 +161,8 @@ def test_report_and_exports_of_a_finished_run(
     cli, _ = finished
     common = (str(MINIATURE / "run.yaml"), "--store", str(cli.store), JUDGED)
     assert cli("report", *common, "--out", str(tmp_path / "report")).code == 0
-    assert "es" in (tmp_path / "report" / "miniature.html").read_text()
+    page = (tmp_path / "report" / "miniature.html").read_text()
+    assert "M0, SFT on the chosen texts" in page
 
     exported = cli("export", "pairs", *common, "--iteration", "0", "--out", str(tmp_path / "pairs"))
     assert exported.code == 0, exported.errors

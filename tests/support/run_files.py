@@ -97,7 +97,7 @@ GOOD: Final = (
         {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: [en, ja, sw]}]}"},
     ),
     Row("a suite named by its kind", {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m}]}"}),
-    Row("a baseline", {"evaluation": "{baselines: [languageInstruction]}"}),
+    Row("baselines", {"evaluation": "{baselines: [languageInstruction, sft]}"}),
     Row("a number as an argument", {"inference": "{extraArgs: {max_num_seqs: 8}}"}),
     Row("a fraction as text", {"inference": '{extraArgs: {ratio: "0.5"}}'}),
     Row("a boolean as text", {"chat": '{templateKwargs: {enable_thinking: "false"}}'}),
@@ -270,6 +270,7 @@ BAD: Final = (
         },
         "spec.evaluation",
     ),
+    Row("a baseline twice", {"evaluation": "{baselines: [sft, sft]}"}, "spec.evaluation"),
     Row("a baseline that is none", {"evaluation": "{baselines: [none]}"}, "evaluation.baselines"),
     Row("an argument without name", {"inference": '{extraArgs: {"": 1}}'}, "inference.extraArgs"),
     Row(

@@ -12,7 +12,7 @@ import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import torch
 import transformers
@@ -59,6 +59,9 @@ class Training(BaseModel):
     pairs: Path
     ranks: int = 1
     recipe: dict[str, Any] = {}
+    loss: Literal["dpo", "sft"] = "dpo"
+    after: bool = False
+    """after says that the ranks have trained by DPO before, as those of a run do."""
     chat: dict[str, Any] = {}
     kill_at: int | None = None
     """kill_at is the step after which the first rank dies by SIGKILL."""

@@ -4,6 +4,7 @@
 by name the first rank's report, the exit codes and the lines that it logged.
 """
 
+import gc
 import importlib
 import json
 import logging
@@ -19,8 +20,11 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+from transformers import PreTrainedModel
+
 from selfimprove_pipeline.recipe import sources
 from selfimprove_pipeline.recipe import training as recipe
+from selfimprove_pipeline.train import ranks as own
 from selfimprove_pipeline.train import stage
 from selfimprove_pipeline.train.checkpoints import OnStep
 from support.training import RECIPE, FolderVault, Training
@@ -80,15 +84,26 @@ def one_rank(training: Training, rank: int, port: int) -> None:
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
     try:
+        left = models_after_another(training) if training.after else 0
         report = stage.run(job(training), vault(training), on_step=stop_at(training.kill_at))
         if rank == 0:
-            (training.folder / "result.json").write_text(report.model_dump_json())
+            result = {**report.model_dump(), "modelsLeft": left}
+            (training.folder / "result.json").write_text(json.dumps(result))
     except Exception as error:
         traceback.print_exc()
         if rank == 0:
             line = f"{type(error).__name__}: {error}"
             (training.folder / "result.json").write_text(json.dumps({"error": line}))
         raise
+
+
+def models_after_another(training: Training) -> int:
+    """Train by DPO as these ranks; return how many models are still in memory."""
+    changed = {"name": "first", "folder": training.folder / "first", "loss": "dpo", "after": False}
+    first = training.model_copy(update=changed)
+    stage.run(job(first), vault(first))
+    own.free_memory()
+    return sum(issubclass(type(found), PreTrainedModel) for found in gc.get_objects())
 
 
 def job(training: Training) -> stage.Job:
@@ -99,6 +114,7 @@ def job(training: Training) -> stage.Job:
         output=training.output,
         scratch=training.folder / "scratch",
         training=recipe.Training.model_validate({**RECIPE, **training.recipe}),
+        loss=training.loss,
         chat=sources.Chat.model_validate(training.chat),
         lineage={"run": "test", "iteration": 1, "languages": ["en", "de"]},
     )

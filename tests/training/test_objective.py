@@ -60,6 +60,42 @@ def test_loss_and_gradients_equal_a_second_computation(world: Any, normalization
     _assert_close(first_gradients(training), expected)
 
 
+def test_the_baseline_trains_on_the_chosen_texts_alone(world: Any) -> None:
+    """Loss and gradients are those of the plain NLL; no reference was computed, no reward told."""
+    training = world.trainings["sft"]
+    model = dpo_by_hand.load(world.model)
+    pairs = [dpo_by_hand.ids(world.model, pair) for pair in world.pairs["7"]]
+    logps = [dpo_by_hand.logp(model, pair.prompt, pair.chosen) for pair in pairs]
+    means = [logp / len(pair.chosen) for logp, pair in zip(logps, pairs, strict=True)]
+    nll = -torch.stack(means).mean()
+    nll.backward()  # type: ignore[no-untyped-call]
+    step, _ = metrics(training)  # of the last step there is no checkpoint
+    assert step["loss"] == pytest.approx(nll.item(), rel=1e-5)
+    assert step["nll"] == pytest.approx(nll.item(), rel=1e-5)
+    expected = [cast("torch.Tensor", one.grad) for one in in_optimizer_order(model)]
+    _assert_close(first_gradients(training), expected)
+    assert set(step) == {
+        "step", "loss", "nll", "learning_rate", "grad_norm", "seconds", "tokens",
+    }  # fmt: skip
+    assert step["tokens"] == sum(len(pair.prompt) + len(pair.chosen) for pair in pairs)
+    assert not (training.folder / "vault" / "reference.jsonl").exists()
+    assert "rewardAccuracy" not in world.results["sft"]["measures"]
+    assert "# Baseline" in (training.output / "README.md").read_text()
+
+
+def test_the_baseline_follows_in_the_same_process(world: Any) -> None:
+    """After a training by DPO, on two ranks with ZeRO 3: as many steps, the bytes of one alone.
+
+    The first model is out of memory by then.
+    """
+    alone, after = (world.trainings[f"sft-{how}"] for how in ("whole", "after"))
+    weights = [(one.output / "model.safetensors").read_bytes() for one in (alone, after)]
+    assert weights[0] == weights[1]
+    assert world.results["sft-after"]["modelsLeft"] == 0
+    before = (after.folder / "first" / "model" / "metrics.jsonl").read_text().splitlines()
+    assert len(metrics(after)) == len(before) == 5
+
+
 @pytest.mark.parametrize("normalization", ["sequence", "token"])
 def test_micro_batches_and_ranks_do_not_change_the_training(world: Any, normalization: str) -> None:
     """97 pairs in batches of 16 leave a last batch of one pair; every split gives one result."""

@@ -19,7 +19,7 @@ def _steps(result: Any) -> list[str]:
     return [line for line in result["log"] if line.startswith("step ")]
 
 
-@pytest.mark.parametrize("ranks", ["one", "two"])
+@pytest.mark.parametrize("ranks", ["one", "two", "sft"])
 def test_resumed_training_ends_with_identical_weights(world: Any, ranks: str) -> None:
     """SIGKILL after step 3, a checkpoint of step 2: steps 3 to 5 again, the same bytes."""
     assert -9 in world.results[f"{ranks}-killed"]["exits"]
@@ -29,7 +29,7 @@ def test_resumed_training_ends_with_identical_weights(world: Any, ranks: str) ->
     assert _digest(resumed) == _digest(whole)
 
 
-@pytest.mark.parametrize("ranks", ["one", "two"])
+@pytest.mark.parametrize("ranks", ["one", "two", "sft"])
 def test_metrics_hold_the_steps_before_the_kill(world: Any, ranks: str) -> None:
     """metrics.jsonl of a resumed training is that of an undisturbed one but for times."""
     whole, resumed = (metrics(world.trainings[f"{ranks}-{how}"]) for how in ("whole", "resumed"))

@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,40 @@ def test_more_iterations_go_on_from_what_is_there(tmp_path: Path) -> None:
     start(longer, spawn)
 
     assert {index for _, index in spawn.spawned} == {2}
+
+
+def test_the_baseline_of_a_finished_run_costs_what_it_adds(tmp_path: Path) -> None:
+    """One more training of M0 and one more evaluation beside M1; deleting the index finds both."""
+    suites = [{"name": "offTarget", "uri": "s3://prompts/set", "limit": 3}]
+    plain = setting(tmp_path, evaluation__suites=suites)
+    start(plain, Committing(plain))
+    asked = setting(tmp_path, evaluation__suites=suites, evaluation__baselines=["sft"])
+    spawn = Committing(asked)
+    assert start(asked, spawn).outcome == "Succeeded"
+
+    assert spawn.spawned == [("training", 0), ("inference", 1)]
+    first, second, third = index_of(asked).iterations
+    assert set(first.keys["train"]) == {"", "sft"}
+    assert {"offTarget.de", "offTarget+sft.de"} <= set(second.keys["evaluate"])
+    assert set(second.keys["train"]) == {""}
+    assert not any("sft" in part for part in third.keys["evaluate"])
+    again = Committing(asked)
+    start(asked, again)
+    assert again.spawned == []
+
+
+def test_a_baseline_beside_another_m1_is_not_measured(tmp_path: Path) -> None:
+    """Of a recipe that trains otherwise the index names other models, until this one's are made."""
+    suites = [{"name": "offTarget", "uri": "s3://prompts/set", "limit": 3}]
+    values: dict[str, Any] = {"evaluation__suites": suites, "evaluation__baselines": ["sft"]}
+    first = setting(tmp_path, **values)
+    start(first, Committing(first))
+    m1 = ledger.model_at(first, 1)
+    other = setting(tmp_path, training__beta=0.3, **values)
+
+    assert first.sft_beside(m1) is not None
+    assert other.sft_beside(replace(m1, digest="other")) is None
+    assert other.iteration(1, replace(m1, digest="other")).sft is None
 
 
 def test_too_few_prompts_for_a_later_iteration_are_told_before_anything_runs(

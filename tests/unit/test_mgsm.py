@@ -333,7 +333,7 @@ def test_m0_that_is_told_the_language_stands_below_the_models(tmp_path: Path) ->
     assert "| M0, told the language | 1.00 (.61–1.00) | 1.00 (.61–1.00) |" in shown  # noqa: RUF001
     assert "| M0, told the language | de | 6 |" in shown
     assert page.render(story).count("M0, told the language") > 2
-    assert 'class="level"' in page.render(story)
+    assert 'class="level languageInstruction"' in page.render(story)
     console = Console(width=120, record=True, file=io.StringIO())
     console.print(terminal(story))
     assert "M0, told the language" in console.export_text()

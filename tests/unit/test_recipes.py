@@ -106,3 +106,16 @@ def test_a_baseline_is_planned_with_m0_alone(tmp_path: Path) -> None:
     (artifacts, rows), *later = sizes[0]
 
     assert sizes[1] == [(2 * artifacts, 2 * rows), *later]
+
+
+def test_the_trained_baseline_is_planned_beside_m1(tmp_path: Path) -> None:
+    """One more model is trained in the first iteration, and measured with M1."""
+    asked = setting(RECIPES[0], tmp_path, "evaluation.baselines=[sft]")
+    plain = setting(RECIPES[0], tmp_path)
+    sizes = [
+        {(step.index, step.stage): step.num_artifacts for step in forecast.steps(one)}
+        for one in (plain, asked)
+    ]
+    measured = sizes[0][1, "evaluate"]
+
+    assert sizes[1] == sizes[0] | {(0, "train"): 2, (1, "evaluate"): 2 * measured}

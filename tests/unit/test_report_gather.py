@@ -267,6 +267,35 @@ def test_the_last_model_is_told_from_m0_that_knows_the_language(repository: Repo
     assert page.render(story) == page.render(story)
 
 
+def test_the_trained_baseline_stands_below_the_models(repository: Repository) -> None:
+    """Measured beside M1 it is no M1: a row, a level and a curve of its own."""
+    writer = Writer(repository)
+    write_evaluation(writer, range(3))
+    write_making(writer, 0)
+    steps = [{"step": step, "loss": 3.0 - step, "nll": 3.0 - step} for step in (1, 2)]
+    metrics = b"".join(artifacts.canonical(step) + b"\n" for step in steps)
+    writer.artifact(0, "train", "sft", [], side_files={"metrics.jsonl": metrics})
+    for language, right in {"en": 28, "es": 15, "de": 18}.items():
+        rows = [answer(n, language, is_right=n < right) for n in range(PROMPTS)]
+        writer.artifact(1, "evaluate", f"exactMatch+sft.{language}", rows)
+    suites = [{"name": "exactMatch", "uri": "s3://suites/sums"}]
+    writer.index(spec(evaluation={"suites": suites, "baselines": ["sft"]}))
+    story = gather(repository, namespace=None, name="small")
+    (baseline,) = story.suites[0].baselines
+
+    assert baseline.measured["es"].score == Rate(15, PROMPTS)
+    assert story.suites[0].measured[1, "es"].score == Rate(RIGHT[1, "es"], PROMPTS)
+    assert {(found.before, found.after) for found in baseline.changes} == {(0, 2)}
+    (german,) = [found for found in baseline.changes if found.language == "de"]
+    assert german.value == pytest.approx(10 / 40)
+    assert [(row.iteration, row.is_baseline) for row in story.training] == [(0, False), (0, True)]
+    shown, drawn = markdown.render(story), page.render(story)
+    assert "| M0, SFT on the chosen texts | .38 (" in shown
+    assert "| SFT | 2 | 1 |" in shown
+    assert drawn.count('class="level sft"') == len(LANGUAGES)
+    assert "M1 from 1.9 to 1.5, SFT from 2 to 1" in drawn
+
+
 def test_properties_of_answers_are_counted(repository: Repository) -> None:
     """Off-target, evasive, empty and truncated answers each have their own rate."""
     writer = Writer(repository)

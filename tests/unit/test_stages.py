@@ -303,6 +303,68 @@ def test_a_baseline_is_measured_of_m0_alone_under_keys_of_its_own() -> None:
     assert keys(dataclasses.replace(told, index=1))["evaluate"] == plain
 
 
+def trained(**values: Any) -> dict[str, stages.Target]:
+    """Return what an iteration trains, by part, with the baseline among it."""
+    asked = iteration(evaluation__baselines=["sft"], **values)
+    return {one.part: one for one in stages.targets("train", asked, Digests()) or ()}
+
+
+def test_the_baseline_is_trained_beside_m1_under_a_key_of_its_own() -> None:
+    """From the same inputs; the next model keeps its key, and later ones have no baseline."""
+    found = trained()
+    asked = iteration(evaluation__baselines=["sft"])
+
+    assert {part: one.key for part, one in found.items() if part == ""} == keys(iteration())[
+        "train"
+    ]
+    assert found["sft"].inputs == found[""].inputs
+    assert found["sft"].key != found[""].key
+    assert found["sft"].recipe.keys() ^ found[""].recipe.keys() == {
+        "baseline", "training.beta", "training.nllWeight",
+    }  # fmt: skip
+    assert keys(asked)["reference"] == keys(iteration())["reference"]
+    assert set(keys(dataclasses.replace(asked, index=1))["train"]) == {""}
+    without = iteration(evaluation={"baselines": ["sft"], "suites": []}, evaluation__judge=None)
+    assert set(keys(without)["train"]) == {""}
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "changes"),
+    [
+        ("beta", 0.2, False),
+        ("nllWeight", 0.2, False),
+        ("learningRate", 0.2, True),
+        ("seed", 9, True),
+    ],
+)
+def test_the_baseline_does_not_depend_on_how_pairs_are_weighed(
+    field: str, value: float, *, changes: bool
+) -> None:
+    """Runs that differ in beta share one baseline; whatever else trains it is in its key."""
+    before, after = trained(), trained(**{f"training__{field}": value})
+
+    assert before[""].key != after[""].key
+    assert (before["sft"].key != after["sft"].key) == changes
+
+
+def test_the_baseline_is_measured_beside_m1_when_its_model_is_known() -> None:
+    """Another model than M1 on the same rows; M0 and M2 have nothing of it beside them."""
+    asked = iteration(evaluation__baselines=["sft"])
+    beside = dataclasses.replace(asked, index=1, model="m1", sft="sft model")
+    found = {one.part: one for one in stages.targets("evaluate", beside, Digests()) or ()}
+
+    assert {part: one.inputs["model"] for part, one in found.items()} == {
+        "exactMatch.es": "m1",
+        "exactMatch+sft.es": "sft model",
+        "headToHead.es": "m1",
+        "headToHead+sft.es": "sft model",
+    }
+    assert stages.targets("evaluate", dataclasses.replace(beside, sft=None), Digests()) is None
+    plain = keys(iteration())["evaluate"]
+    assert keys(asked)["evaluate"] == plain
+    assert set(keys(dataclasses.replace(beside, index=2))["evaluate"]) == set(plain)
+
+
 @pytest.mark.parametrize("stage", ["generate", "translate", "pair", "reference", "train"])
 def test_no_stage_that_makes_the_model_depends_on_evaluation(stage: Stage) -> None:
     """Suites, gold answers and their contents are in no key of what makes the next model."""

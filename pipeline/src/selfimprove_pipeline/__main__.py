@@ -19,6 +19,7 @@ from selfimprove_pipeline import devices
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.recipe import SUITE_KINDS
+from selfimprove_pipeline.stages import SFT
 from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
@@ -245,7 +246,10 @@ def _add_export(commands: "_SubParsersAction[Any]") -> None:
     for kind in ("pairs", "model"):
         parser = _with_file(kinds, kind, f"export {kind}")
         parser.set_defaults(command=f"export {kind}")
-        parser.add_argument("--iteration", type=int, help="unset means the last one")
+        which = parser.add_mutually_exclusive_group()
+        which.add_argument("--iteration", type=int, help="unset means the last one")
+        if kind == "model":
+            which.add_argument("--baseline", choices=(SFT,), help="the model of a baseline")
         parser.add_argument("--out", type=Path, required=True, help="new folder to write to")
 
 

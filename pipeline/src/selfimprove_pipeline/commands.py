@@ -16,6 +16,7 @@ from selfimprove_pipeline import (
     machine,
     measurement,
     show,
+    stages,
 )
 from selfimprove_pipeline.artifacts import Index, Manifest, Pair
 from selfimprove_pipeline.errors import InputError
@@ -110,19 +111,30 @@ def export_pairs(arguments: Namespace, console: Console) -> None:
 def export_model(arguments: Namespace, console: Console) -> None:
     """Export M_t as a plain Hugging Face folder."""
     repository, index = _index_of(arguments)
-    number = _iteration(arguments, default=len(index.iterations) - 1, index=index)
-    files = _manifest(repository, index, number - 1, "train").files if number else None
-    source = repository.fetch_model(index.iterations[number].model_uri, files=files)
+    if arguments.baseline is not None:
+        name = arguments.baseline
+        made = _manifest(repository, index, stages.BESIDE[name] - 1, "train", name)
+        source = repository.fetch_model(repository.uri("train", made.key), files=made.files)
+    else:
+        number = _iteration(arguments, default=len(index.iterations) - 1, index=index)
+        files = _manifest(repository, index, number - 1, "train").files if number else None
+        source = repository.fetch_model(index.iterations[number].model_uri, files=files)
+        name = f"M{number}"
     export.model(source, arguments.out)
-    console.print(f"{arguments.out}: M{number}", highlight=False, soft_wrap=True)
+    console.print(f"{arguments.out}: {name}", highlight=False, soft_wrap=True)
 
 
-def _manifest(repository: Repository, index: Index, number: int, stage: str) -> Manifest:
-    """Return the manifest of a stage's only artifact, as the run's index names it."""
-    keys = index.iterations[number].keys.get(stage, {}) if number >= 0 else {}
-    found = repository.manifest(stage, keys[""]) if "" in keys else None
+def _manifest(
+    repository: Repository, index: Index, number: int, stage: str, part: str = ""
+) -> Manifest:
+    """Return the manifest of a stage's artifact, as the run's index names it."""
+    keys = (
+        index.iterations[number].keys.get(stage, {}) if 0 <= number < len(index.iterations) else {}
+    )
+    found = repository.manifest(stage, keys[part]) if part in keys else None
     if found is None:
-        message = f"expected a finished {stage} of iteration {number}, found none; run it first"
+        what = f"{stage} {part}".rstrip()
+        message = f"expected a finished {what} of iteration {number}, found none; run it first"
         raise InputError(message)
     return found
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from rich.table import Table
 
+from selfimprove_pipeline import stages
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import TABLE
 from selfimprove_pipeline.workers.setting import Setting
@@ -75,7 +76,7 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
     num_translations = directions * spec.prompts.per_iteration
     match stage:
         case "evaluate":
-            return _evaluate_size(setting, 0 if index else len(spec.evaluation.baselines))
+            return _evaluate_size(setting, len(stages.baselines_beside(index, spec)))
         case "judge":
             return _judge_size(setting, index)
         case "generate":
@@ -89,7 +90,9 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
         case "score":
             has_gold = all(row.answer for rows in prompts.values() for row in rows)
             return 0, 0, 0, 1 if prompts and has_gold else 0
-        case "pair" | "train" | "reference":
+        case "train":
+            return 0, 0, 0, len(stages.trained_parts(index, spec)) if prompts else 0
+        case "pair" | "reference":
             return 0, 0, 0, 1 if prompts else 0
 
 

@@ -65,7 +65,9 @@ def _stage(
     if not manifests:
         return None
     counts: dict[str, int] = {}
-    for manifest in manifests.values():
+    for manifest in (
+        m for m in manifests.values() if m.part != stages.SFT
+    ):  # it has the same pairs
         for key, value in {"rows": manifest.rows or 0, **manifest.counts}.items():
             counts[key] = counts.get(key, 0) + value
     return {

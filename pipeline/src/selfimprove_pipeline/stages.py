@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from selfimprove_pipeline import artifacts, recipe
 from selfimprove_pipeline.recipe import Spec, Stage, Suite
+from selfimprove_pipeline.recipe.sources import Baseline
 
 Image = Literal["inference", "light", "training"]
 
@@ -43,6 +44,16 @@ TABLE: Final = (
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
 
 WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
+
+SFT: Final = "sft"
+"""The baseline that is a model of its own, and the part of `train` that makes it."""
+
+BESIDE: Final[Mapping[Baseline, int]] = {"languageInstruction": 0, SFT: 1}
+"""The model beside which a baseline is measured: M0 is told the language, and `sft` is what the
+first iteration makes of M0 beside M1."""
+
+_OF_PAIRS: Final = ("training.beta", "training.nllWeight")
+"""Fields of `train` that the NLL alone does not depend on."""
 
 QUESTION: Final = "1"
 """Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
@@ -84,6 +95,8 @@ class Iteration:
     """gold holds the digest of the prompts' gold answers by language, where all have one."""
     suites: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """suites holds the digest of the rows by suite and language."""
+    sft: str | None = None
+    """sft is the digest of the baseline's model, None while it is not known, or not asked for."""
     opponents: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
     """opponents holds, by judged suite and language, the digest of the answers that the model's
     are compared with; None while they are not known."""
@@ -146,6 +159,19 @@ def languages_of(direction_part: str) -> tuple[str, str]:
     return source, target
 
 
+def baselines_beside(index: int, spec: Spec) -> tuple[Baseline, ...]:
+    """Return the baselines that are measured beside M(index)."""
+    evaluation = spec.evaluation
+    if not evaluation.suites:
+        return ()
+    return tuple(name for name in evaluation.baselines if BESIDE[name] == index)
+
+
+def trained_parts(index: int, spec: Spec) -> tuple[str, ...]:
+    """Return the parts of `train` in an iteration: the next model, and a baseline beside it."""
+    return ("", SFT) if SFT in baselines_beside(index + 1, spec) else ("",)
+
+
 def suite_part(suite: str, language: str, baseline: str | None = None) -> str:
     """Return the part name of one suite in one language; of a baseline, `<suite>+<baseline>.`."""
     return f"{suite}.{language}" if baseline is None else f"{suite}+{baseline}.{language}"
@@ -185,19 +211,29 @@ def _inputs(
                 return _pair_inputs(iteration, done)
             case "score":
                 return _score_inputs(iteration, done)
-            case "reference" | "train":
-                return {"": {"model": iteration.model, "pairs": done["pair", ""]}}
+            case "reference":
+                return {"": _training_inputs(iteration, done)}
+            case "train":
+                inputs = _training_inputs(iteration, done)
+                return dict.fromkeys(trained_parts(iteration.index, iteration.spec), inputs)
     except KeyError:
         return None
 
 
-def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
-    baselines = () if iteration.index else iteration.spec.evaluation.baselines
-    return {
-        suite_part(suite, language, baseline): {"model": iteration.model, "suite": rows}
-        for baseline in (None, *baselines)
-        for (suite, language), rows in iteration.suites.items()
-    }
+def _training_inputs(iteration: Iteration, done: Digests) -> Mapping[str, str]:
+    return {"model": iteration.model, "pairs": done["pair", ""]}
+
+
+def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]] | None:
+    found = {}
+    for baseline in (None, *baselines_beside(iteration.index, iteration.spec)):
+        model = iteration.sft if baseline == SFT else iteration.model
+        if model is None:
+            return None
+        for (suite, language), rows in iteration.suites.items():
+            part = suite_part(suite, language, baseline)
+            found[part] = {"model": model, "suite": rows}
+    return found
 
 
 def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]] | None:
@@ -274,6 +310,9 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
     values = recipe.fields_of(spec, stage)
     if not values.get(WRONG_ANSWER):
         values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
+    if stage == "train" and part == SFT:
+        values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
+        values["baseline"] = part
     if stage in ("evaluate", "judge"):
         suite = suite_of(part, spec)
         own = recipe.fields_of(suite, stage)

@@ -275,7 +275,7 @@ class Judge(Part):
     """budget at which the run stops."""
 
 
-Baseline = Literal["languageInstruction"]
+Baseline = Literal["languageInstruction", "sft"]
 
 
 class Evaluation(Part):
@@ -291,14 +291,18 @@ class Evaluation(Part):
             " !((has(a.kind) ? a.kind : a.name) in ['xAlpacaEval', 'headToHead']))",
             "expected judge with the suites xAlpacaEval and headToHead",
         ),
+        Rule(
+            "!has(self.baselines) || self.baselines.all(a, self.baselines.exists_one(b, b == a))",
+            "expected each baseline once",
+        ),
     )
 
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
     """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
 
-    baselines: Annotated[tuple[Baseline, ...], Field(max_length=1)] = ()
+    baselines: Annotated[tuple[Baseline, ...], Field(max_length=2)] = ()
     """baselines to measure on every suite: `languageInstruction` is M0, told in the prompt's
-    language to answer in it."""
+    language to answer in it; `sft` is M0, trained on the chosen texts of its pairs alone."""
 
     judge: Judge | None = None
     """judge of the suites xAlpacaEval and headToHead."""
@@ -308,6 +312,13 @@ class Evaluation(Part):
         names = [suite.name for suite in self.suites]
         if len(set(names)) < len(names):
             msg = f"expected each suite's name once, found {', '.join(names)}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _each_baseline_once(self) -> Self:
+        if len(set(self.baselines)) < len(self.baselines):
+            msg = f"expected each baseline once, found {', '.join(self.baselines)}"
             raise ValueError(msg)
         return self
 

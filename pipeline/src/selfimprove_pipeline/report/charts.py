@@ -13,6 +13,8 @@ from selfimprove_pipeline.report.making import Step, Training
 from selfimprove_pipeline.report.story import Story, SuiteStory
 
 MOST_POINTS = 200
+SFT_STYLE = 5
+"""The style of the baseline's line; models take turns with those below."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ class Rates:
     ticks: tuple[Tick, ...]
     dots: tuple[Dot, ...]
     line: str
-    levels: tuple[float, ...]
-    """levels are the heights of the baselines."""
+    levels: tuple[tuple[str, float], ...]
+    """levels are the baselines' names and heights."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +126,7 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         ticks=tuple(Tick(height(value), notation.rate(value)) for value in (0, top / 2, top)),
         dots=tuple(dots),
         line=" ".join(f"{dot.x},{dot.y}" for dot in dots),
-        levels=tuple(height(value) for _, value in levels),
+        levels=tuple((name, height(value)) for name, value in levels),
     )
 
 
@@ -147,7 +149,7 @@ CURVES: tuple[tuple[str, str, Callable[[Step], float | None]], ...] = (
 
 
 def training(story: Story) -> tuple[Curves, ...]:
-    """Return one chart a measure with one line an iteration."""
+    """Return one chart a measure with one line a model."""
     found = (_curves(story.training, *curve) for curve in CURVES)
     return tuple(chart for chart in found if chart is not None)
 
@@ -160,17 +162,17 @@ def _curves(
         points = [(step.step, value(step)) for step in training_.steps]
         finite = [(step, y) for step, y in points if y is not None and math.isfinite(y)]
         if finite:
-            lines[training_.iteration] = _thinned(finite)
+            style = SFT_STYLE if training_.is_baseline else training_.iteration % SFT_STYLE
+            lines[style, wording.trained(training_)] = _thinned(finite)
     if not lines:
         return None
     values = [y for points in lines.values() for _, y in points]
     scale = _nice(min(values), max(values))
     last = max(step for points in lines.values() for step, _ in points)
-    drawn = [_curve(iteration, points, scale, last) for iteration, points in lines.items()]
+    drawn = [_curve(*line, points, scale, last) for line, points in lines.items()]
     ends = (
-        f"{notation.model(iteration + 1)} from {notation.number(points[0][1])} "
-        f"to {notation.number(points[-1][1])}"
-        for iteration, points in lines.items()
+        f"{model} from {notation.number(points[0][1])} to {notation.number(points[-1][1])}"
+        for (_, model), points in lines.items()
     )
     return Curves(
         heading=heading,
@@ -183,12 +185,16 @@ def _curves(
 
 
 def _curve(
-    iteration: int, points: Sequence[tuple[int, float]], scale: Sequence[float], last: int
+    style: int,
+    model: str,
+    points: Sequence[tuple[int, float]],
+    scale: Sequence[float],
+    last: int,
 ) -> Curve:
     places = [(_along(step, last), _height(y, scale)) for step, y in points]
     line = " ".join(f"{x},{y}" for x, y in places)
     x, y = places[-1]
-    return Curve(iteration % 6, notation.model(iteration + 1), line, x, y, y)
+    return Curve(style, model, line, x, y, y)
 
 
 def _apart(curves: Sequence[Curve]) -> Iterator[Curve]:

@@ -34,7 +34,8 @@ def of_digest(label: str, repository: Repository, digest: str) -> Contender:
     found: dict[tuple[str, str], dict[str, Manifest]] = defaultdict(dict)
     for part, key in _evaluations(repository.indexes().values(), digest):
         manifest = repository.manifest("evaluate", key)
-        if manifest is not None:
+        # A baseline beside the model may be another model.
+        if manifest is not None and manifest.inputs["model"] == digest:
             suite, language = part.split(".", 1)
             found[suite, language][key] = manifest
     if not found:

@@ -193,10 +193,10 @@ def _pairs(run: _Run) -> Iterator[Pairs]:
 
 
 def _training(run: _Run) -> Iterator[Training]:
-    for iteration, _, manifest in run.of("train"):
+    for iteration, part, manifest in run.of("train"):
         if any(file.name == METRICS for file in manifest.files):
             steps = run.reader.rows(manifest, Step, METRICS)
-            yield Training(iteration=iteration, steps=steps)
+            yield Training(iteration=iteration, steps=steps, is_baseline=part == stages.SFT)
 
 
 def _agreements(run: _Run) -> Iterator[Agreement]:

@@ -47,10 +47,12 @@ class Step(Row):
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The steps of one iteration's training."""
+    """The steps of one training of an iteration."""
 
     iteration: int
     steps: tuple[Step, ...]
+    is_baseline: bool = False
+    """isBaseline tells that it made the baseline `sft` and not the next model."""
 
     @property
     def seconds(self) -> float:

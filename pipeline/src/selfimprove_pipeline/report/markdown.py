@@ -85,7 +85,7 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         *_judged(story, suite),
         *_unseen(story, suite),
         f"{wording.MARKS} {wording.INTERVALS}",
-        wording.TOLD if suite.baselines else "",
+        wording.told(suite),
         "### Changes",
         table(results.changes(suite)),
         "### What the answers were like",

@@ -150,7 +150,7 @@ def _training(row: Training) -> Cells:
     )
     speed = notation.per_second(row.tokens, row.seconds)
     return (
-        notation.model(row.iteration + 1),
+        wording.trained(row),
         notation.count(last.step),
         *map(notation.number, measures),
         speed,

@@ -69,7 +69,7 @@ class BaselineStory:
     mean: float | None
     """mean of the measure over the other languages, None where one of them is not measured."""
     changes: tuple[Change, ...]
-    """changes from the baseline, which is made of M0, to the last model that is measured."""
+    """changes from the baseline, which comes from M0, to the last model that is measured."""
 
 
 @dataclass(frozen=True, kw_only=True)

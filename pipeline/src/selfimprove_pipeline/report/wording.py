@@ -5,6 +5,7 @@ Pure text without markup: whoever shows it escapes it.
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.report import notation
+from selfimprove_pipeline.report.making import Training
 from selfimprove_pipeline.report.story import Change, Measure, Story, SuiteStory
 from selfimprove_pipeline.statistics import FEWEST
 
@@ -29,12 +30,23 @@ COMPARED = (
     "choice of prompts, not another training seed."
 )
 
-BASELINES = {"languageInstruction": "M0, told the language"}
-TOLD = (
-    "M0, told the language, was asked in the prompt's language to answer in it: what a model has "
-    "over it is more than answering in the right language on request. In charts it is the dashed "
-    "line."
-)
+BASELINES = {
+    "languageInstruction": "M0, told the language",
+    "sft": "M0, SFT on the chosen texts",
+}
+TOLD = {
+    "languageInstruction": (
+        "M0, told the language, was asked in the prompt's language to answer in it: what a model "
+        "has over it is more than answering in the right language on request. In charts it is the "
+        "dashed line."
+    ),
+    "sft": (
+        "SFT has trained M0 on the chosen texts of the pairs that made M1, in as many steps, but "
+        "by their likelihood alone: what M1 has over it came from the rejected texts. Later models "
+        "have also seen more pairs. In charts it is the dotted line."
+    ),
+}
+SFT = "SFT"
 
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
@@ -58,6 +70,16 @@ TIMES = (
 CURVES = "Each line is named after the model it made; beyond 200 steps a point is a mean of some."
 SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models answer the same."
 NO_SAMPLES = "Not yet: no answers are evaluated."
+
+
+def told(suite: SuiteStory) -> str:
+    """Say what the baselines of a suite are."""
+    return " ".join(TOLD[baseline.name] for baseline in suite.baselines)
+
+
+def trained(found: Training) -> str:
+    """Return the name of the model that a training made."""
+    return SFT if found.is_baseline else notation.model(found.iteration + 1)
 
 
 def verdict(change: Change, measure: Measure) -> str:

@@ -45,12 +45,24 @@ class SlotRows(TorchDataset[dict[str, Any]]):
 class Collator:
     """TRL's batch of chosen and rejected rows, without cutting, and the columns of the slots."""
 
-    def __init__(self, pad_token_id: int) -> None:
+    def __init__(self, pad_token_id: int, *, with_rejected: bool) -> None:
         self._collate = DataCollatorForPreference(pad_token_id=pad_token_id, max_length=None)
+        self._with_rejected = with_rejected
 
     def __call__(self, examples: list[dict[str, Any]]) -> dict[str, Tensor]:
-        """Return tensors: tokens and masks of shape (2 x pairs, tokens), the others (pairs,)."""
+        """Return tensors: tokens and masks of shape (2 x pairs, tokens), the others (pairs,).
+
+        Without the rejected rows tokens and masks are of shape (pairs, tokens).
+        """
         batch: dict[str, Tensor] = self._collate(examples)
+        if not self._with_rejected:
+            batch = _chosen_of(batch, len(examples))
         for name in ("row", "weight", "nll_weight"):
             batch[name] = torch.tensor([example[name] for example in examples])
         return batch
+
+
+def _chosen_of(batch: dict[str, Tensor], pairs: int) -> dict[str, Tensor]:
+    """Return the chosen rows, padded to the longest of them alone."""
+    longest = int(batch["attention_mask"][:pairs].sum(dim=1).max())
+    return {name: values[:pairs, :longest] for name, values in batch.items()}

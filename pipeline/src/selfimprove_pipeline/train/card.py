@@ -1,18 +1,30 @@
 """The model card of M_(t+1): where it comes from, on what data and with what settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 
 from selfimprove_pipeline.recipe.training import Training
 
-TAGS = ("lidr", "dpo", "trl")
+TAGS = {"dpo": ("lidr", "dpo", "trl"), "sft": ("lidr", "sft", "trl")}
 
-_ABOUT = """\
+_TITLES = {
+    "dpo": "# Model trained on its own preference pairs\n",
+    "sft": "# Baseline trained on the chosen texts alone\n",
+}
+_ABOUT = {
+    "dpo": """\
 One iteration of Language Imbalance Driven Rewarding: DPO with an NLL term on pairs that the
 model before made itself.
-"""
+""",
+    "sft": """\
+Supervised training on the chosen texts of the pairs of Language Imbalance Driven Rewarding: the
+NLL alone, to compare with what the pairs make of the same model.
+""",
+}
+_UNUSED = {"dpo": set[str](), "sft": {"beta", "nll_weight"}}
+"""Fields that a loss does not read."""
 
 
 def model_card(
@@ -21,6 +33,7 @@ def model_card(
     training: Training,
     counts: Mapping[str, int],
     drops: Mapping[str, Mapping[str, int]],
+    loss: Literal["dpo", "sft"] = "dpo",
 ) -> str:
     """Return the README with its front matter.
 
@@ -34,11 +47,11 @@ def model_card(
         for name, value in lineage.items()
         if name not in {"languages", "evaluation"} and value is not None
     }
-    front = {"library_name": "transformers", "language": languages, "tags": list(TAGS)}
+    front = {"library_name": "transformers", "language": languages, "tags": list(TAGS[loss])}
     sections = [
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n",
-        "# Model trained on its own preference pairs\n",
-        _ABOUT,
+        _TITLES[loss],
+        _ABOUT[loss],
         "## Lineage\n",
         _pairs(facts),
         "## Data\n",
@@ -48,7 +61,7 @@ def model_card(
             ((lang, why, n) for lang, reasons in drops.items() for why, n in reasons.items()),
         ),
         "## Training\n",
-        _pairs(_flat(training.model_dump(mode="json", by_alias=True))),
+        _pairs(_flat(training.model_dump(mode="json", by_alias=True, exclude=_UNUSED[loss]))),
     ]
     if evaluation:
         columns = tuple(evaluation[0])

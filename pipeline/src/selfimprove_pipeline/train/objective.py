@@ -1,33 +1,25 @@
 """The loss of one global batch: DPO (sigmoid) plus a weighted NLL of the chosen completions.
 
-Both terms are plain weighted sums over pairs. The weights carry the whole normalisation by the
-global batch, so any split into micro-batches and ranks adds up to the same loss. `plan` makes
-the weights, `trainer` supplies the log-probabilities.
+The baseline `sft` has the NLL alone. Both terms are plain weighted sums over pairs. The weights
+carry the whole normalisation by the global batch, so any split into micro-batches and ranks adds
+up to the same loss. `plan` makes the weights, `trainer` supplies the log-probabilities.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-MEASURES = (
-    "dpo",
-    "nll",
-    "rewards/chosen",
-    "rewards/rejected",
-    "rewards/accuracies",
-    "rewards/margins",
-)
-"""Names of `Terms.measures`, in order; the first two make the loss."""
+Batch = Mapping[str, Tensor]
+"""What a micro-batch carries beside its tokens, each of shape (pairs,).
 
-
-@dataclass(frozen=True)
-class Logps:
-    """Summed log-probabilities of a micro-batch's completions in nats, each of shape (pairs,)."""
-
-    chosen: Tensor
-    rejected: Tensor
+`weight` is each pair's share of the DPO term, `nll_weight` that of its chosen completion's summed
+log-probability in the NLL term; 0 for rows that only keep the ranks in step. `ref_chosen_logps` and
+`ref_rejected_logps` are there for an objective that compares.
+"""
 
 
 @dataclass(frozen=True)
@@ -37,33 +29,55 @@ class Terms:
     loss: Tensor
     """loss is a scalar with a gradient."""
     measures: Tensor
-    """measures are detached, of shape (len(MEASURES),)."""
+    """measures are detached, in the order of the objective's names for them."""
+
+
+class Objective(Protocol):
+    """What a training minimises."""
+
+    measures: ClassVar[tuple[str, ...]]
+    """measures are the names of `Terms.measures`."""
+    compares: ClassVar[bool]
+    """compares with rejected completions and a reference; else neither is ever computed."""
+
+    def terms(self, logps: Tensor, batch: Batch) -> Terms:
+        """Return the part of the loss that a micro-batch makes.
+
+        `logps` are the policy's summed log-probabilities of completions in nats: of shape (2 x
+        pairs,), all chosen ones first, or (pairs,), the chosen ones alone.
+        """
 
 
 @dataclass(frozen=True)
-class Objective:
+class PreferenceObjective:
     """DPO with the NLL term: `beta` scales the log-ratios, `nll_weight` is alpha.
 
     DPO: Rafailov et al. 2023, eq. 7. The NLL term with the per-sequence mean is LLaMA-Factory's
     `pref_ftx`.
     """
 
+    measures: ClassVar[tuple[str, ...]] = (
+        "dpo",
+        "nll",
+        "rewards/chosen",
+        "rewards/rejected",
+        "rewards/accuracies",
+        "rewards/margins",
+    )
+    """measures, of which the first two make the loss."""
+    compares: ClassVar[bool] = True
+
     beta: float
     nll_weight: float
 
-    def terms(
-        self, policy: Logps, reference: Logps, *, weight: Tensor, nll_weight: Tensor
-    ) -> Terms:
-        """Return the part of the loss that these pairs make.
-
-        `weight` is each pair's share of the DPO term, `nll_weight` that of its chosen
-        completion's summed log-probability in the NLL term; both of shape (pairs,), 0 for rows
-        that only keep the ranks in step.
-        """
-        chosen = self.beta * (policy.chosen - reference.chosen)
-        rejected = self.beta * (policy.rejected - reference.rejected)
+    def terms(self, logps: Tensor, batch: Batch) -> Terms:
+        """Return the part of the loss that these pairs make."""
+        of_chosen, of_rejected = logps.chunk(2)
+        weight = batch["weight"]
+        chosen = self.beta * (of_chosen - batch["ref_chosen_logps"])
+        rejected = self.beta * (of_rejected - batch["ref_rejected_logps"])
         dpo = (weight * -functional.logsigmoid(chosen - rejected)).sum()
-        nll = (nll_weight * -policy.chosen).sum()
+        nll = _nll(of_chosen, batch)
         shares = torch.stack(
             [
                 (weight * value.detach()).sum()
@@ -72,3 +86,20 @@ class Objective:
         )
         measures = torch.cat([torch.stack([dpo.detach(), nll.detach()]), shares])
         return Terms(loss=dpo + self.nll_weight * nll, measures=measures)
+
+
+@dataclass(frozen=True)
+class SftObjective:
+    """The NLL term alone: supervised training on the chosen completions."""
+
+    measures: ClassVar[tuple[str, ...]] = ("nll",)
+    compares: ClassVar[bool] = False
+
+    def terms(self, logps: Tensor, batch: Batch) -> Terms:
+        """Return the part of the loss that these chosen completions make."""
+        nll = _nll(logps, batch)
+        return Terms(loss=nll, measures=nll.detach()[None])
+
+
+def _nll(chosen: Tensor, batch: Batch) -> Tensor:
+    return (batch["nll_weight"] * -chosen).sum()

@@ -4,6 +4,7 @@ Under torchrun the environment describes the ranks; without it this process is t
 `stage` uses these few functions instead of a launcher's own.
 """
 
+import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
@@ -46,6 +47,13 @@ def connect_deepspeed() -> None:
     It would then load ZeRO-3's parts of a model as if there were a single rank.
     """
     deepspeed.init_distributed(verbose=False)
+
+
+def free_memory() -> None:
+    """Free what an earlier training of this process has left: its objects refer to each other."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
 
 
 def world_size() -> int:

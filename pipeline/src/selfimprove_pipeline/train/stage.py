@@ -10,7 +10,7 @@ import json
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -27,14 +27,12 @@ from selfimprove_pipeline.train import checkpoints, model_folder, ranks, tracker
 from selfimprove_pipeline.train import configuration as config
 from selfimprove_pipeline.train.card import model_card
 from selfimprove_pipeline.train.checkpoints import OnStep, Vault
-from selfimprove_pipeline.train.objective import MEASURES, Objective
+from selfimprove_pipeline.train.objective import Objective, PreferenceObjective, SftObjective
 from selfimprove_pipeline.train.plan import Shape, Slot, global_batches, micro_batches
 from selfimprove_pipeline.train.rows import NO_PAIRS, Rows, TokenRow, tokenize
-from selfimprove_pipeline.train.trainer import PairTrainer, Work, fp32_buffers
+from selfimprove_pipeline.train.trainer import PairTrainer, References, Work, fp32_buffers
 
 METRICS = "metrics.jsonl"
-COLUMNS = ("step", "loss", *MEASURES, "learning_rate", "grad_norm", "seconds", "tokens")
-"""Columns of metrics.jsonl, one line a step; sums over all ranks."""
 
 
 class Job(BaseModel):
@@ -51,6 +49,8 @@ class Job(BaseModel):
     scratch: Path
     """scratch holds checkpoints until the vault has them."""
     training: Training
+    loss: Literal["dpo", "sft"] = "dpo"
+    """loss is DPO with the NLL term or, for the baseline, the NLL of the chosen texts alone."""
     chat: Chat
     lineage: dict[str, Any] = Field(default_factory=dict)
     """lineage goes into the model card, see `card.model_card`."""
@@ -73,6 +73,7 @@ class _Setting:
     """What `run` works out before the model is loaded."""
 
     job: Job
+    objective: Objective
     pairs: int
     rows: Rows
     shape: Shape
@@ -88,6 +89,7 @@ class _Setting:
 def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     """Train and write the model folder; raise InputError when no pair is short enough."""
     started = time.monotonic()
+    ranks.free_memory()
     trackers.check(job.training.report_to)
     ranks.describe_single_rank()
     ranks.use_plain_collectives()
@@ -112,6 +114,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     trained = time.monotonic()
     report = _report(setting, trainer)
     shares = _write(setting, trainer, report)
+    trainer.release()
     seconds = {
         "reference": referenced - started,
         "train": trained - referenced,
@@ -136,7 +139,8 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
         )
         raise InputError(msg)
     label = config.label(job.training, shape)
-    references = ranks.from_first(lambda: checkpoints.known_references(vault, rows.kept))
+    objective = _objective(job)
+    references = _references(vault, rows.kept) if objective.compares else {}
     checkpoint = _checkpoint(vault, label)
     work = Work(
         rows=rows.kept,
@@ -145,7 +149,18 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
         references=references,
         buffers=buffers,
     )
-    return _Setting(job, len(pairs), rows, shape, work, checkpoint, renderer)
+    return _Setting(job, objective, len(pairs), rows, shape, work, checkpoint, renderer)
+
+
+def _objective(job: Job) -> Objective:
+    if job.loss == "sft":
+        return SftObjective()
+    return PreferenceObjective(beta=job.training.beta, nll_weight=job.training.nll_weight)
+
+
+def _references(vault: Vault, rows: tuple[TokenRow, ...]) -> References | None:
+    """Return the stored log-probabilities on every rank, None where some are missing."""
+    return ranks.from_first(lambda: checkpoints.known_references(vault, rows))
 
 
 def _checkpoint(vault: Vault, label: str) -> Path | None:
@@ -174,7 +189,7 @@ def _trainer(setting: _Setting, args: DPOConfig) -> PairTrainer:
         str(setting.job.model),
         args=args,
         work=setting.work,
-        objective=Objective(beta=training.beta, nll_weight=training.nll_weight),
+        objective=setting.objective,
         lora=config.lora_config(training),
     )
 
@@ -193,12 +208,15 @@ def _report(setting: _Setting, trainer: PairTrainer) -> Report:
             "firstLoss": history[0]["loss"],
             "lastLoss": history[-1]["loss"],
             "trainLoss": sum(row["loss"] for row in history) / len(history),
-            "rewardAccuracy": history[-1]["rewards/accuracies"],
-            "rewardMargin": history[-1]["rewards/margins"],
+            **(_rewards(history[-1]) if setting.objective.compares else {}),
             "tokensPerSecond": sum(row["tokens"] for row in history) / seconds,
         },
         seconds={},
     )
+
+
+def _rewards(step: dict[str, float]) -> dict[str, float]:
+    return {"rewardAccuracy": step["rewards/accuracies"], "rewardMargin": step["rewards/margins"]}
 
 
 def _history(trainer: PairTrainer) -> list[dict[str, float]]:
@@ -210,9 +228,10 @@ def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str,
     """Write the model folder on the first rank; return the shares of changed weights."""
     weights = model_folder.masters(trainer.policy, keep=ranks.is_first())
     shares = {}
+    # From here on from_pretrained means whole weights, not ZeRO-3 parts: for the first rank now,
+    # for all when another training follows in this process.
+    unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
     if ranks.is_first():
-        # From here on from_pretrained means whole weights on this rank, not ZeRO-3 parts.
-        unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
         shares = _write_model(setting, weights).shares()
         _write_beside(setting, trainer, report)
         model_folder.open_to_readers(setting.job.output)
@@ -238,7 +257,22 @@ def _write_model(setting: _Setting, weights: model_folder.Masters) -> model_fold
 def _write_beside(setting: _Setting, trainer: PairTrainer, report: Report) -> None:
     job = setting.job
     model_folder.copy_tokenizer(job.model, job.output, template=job.chat.template)
-    lines = [json.dumps({name: row[name] for name in COLUMNS}) for row in _history(trainer)]
+    columns = _columns(setting.objective)
+    lines = [json.dumps({name: row[name] for name in columns}) for row in _history(trainer)]
     (job.output / METRICS).write_text("".join(f"{line}\n" for line in lines))
-    card = model_card(job.lineage, training=job.training, counts=report.counts, drops=report.drops)
+    card = model_card(
+        job.lineage,
+        training=job.training,
+        counts=report.counts,
+        drops=report.drops,
+        loss=job.loss,
+    )
     (job.output / "README.md").write_text(card)
+
+
+def _columns(objective: Objective) -> tuple[str, ...]:
+    """Return the columns of metrics.jsonl, one line a step; sums over all ranks."""
+    return (
+        *("step", "loss", *objective.measures),
+        *("learning_rate", "grad_norm", "seconds", "tokens"),
+    )

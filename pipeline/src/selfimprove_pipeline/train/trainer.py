@@ -3,9 +3,12 @@
 What is TRL's stays TRL's: loading the model, PEFT, the fused head that gives log-probabilities
 without logits, DeepSpeed, the loop and the trackers. Four hooks differ: dataset preparation
 (`rows` has tokenised), the data loader (`plan` has ordered), the loss (`objective`) and the
-reference pass, which computes or takes what `stage` hands over. Written against TRL 1.16.
+reference pass, which computes or takes what `stage` hands over, unless the objective compares
+with nothing. Written against TRL 1.16.
 """
 
+import functools
+import gc
 import math
 import time
 from dataclasses import dataclass
@@ -15,6 +18,10 @@ import torch
 import torch.distributed
 from accelerate import init_empty_weights  # type: ignore[import-untyped]
 from datasets import Dataset  # type: ignore[import-untyped]
+from deepspeed import DeepSpeedEngine  # type: ignore[import-untyped]
+from deepspeed.runtime.zero.parameter_offload import (  # type: ignore[import-untyped]
+    FWD_MODULE_STACK,
+)
 from peft import LoraConfig, PeftModel
 from torch import Tensor
 from torch.utils.data import DataLoader
@@ -33,7 +40,7 @@ from typing_extensions import override
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.train.batches import Collator, SlotRows, columns
 from selfimprove_pipeline.train.model_folder import forget_generation
-from selfimprove_pipeline.train.objective import MEASURES, Logps, Objective
+from selfimprove_pipeline.train.objective import Objective
 from selfimprove_pipeline.train.plan import Slot
 from selfimprove_pipeline.train.rows import TokenRow
 
@@ -93,7 +100,9 @@ class PairTrainer(DPOTrainer):
             model=model,
             args=args,
             train_dataset=columns(work.rows),
-            data_collator=Collator(tokenizer.eos_token_id if pad is None else pad),
+            data_collator=Collator(
+                tokenizer.eos_token_id if pad is None else pad, with_rejected=objective.compares
+            ),
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -120,6 +129,8 @@ class PairTrainer(DPOTrainer):
     @override
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         self._restore_buffers()
+        if not self._objective.compares:
+            return dataset
         if not self.references:
             self.references = self._reference_pass(dataset)
         known = [self.references[index] for index in range(len(dataset))]
@@ -183,13 +194,8 @@ class PairTrainer(DPOTrainer):
             use_cache=False,
             fused_lm_head=True,
         )
-        terms = self._objective.terms(
-            Logps(*outputs.log_probs.float().sum(dim=1).chunk(2)),
-            Logps(inputs["ref_chosen_logps"], inputs["ref_rejected_logps"]),
-            weight=inputs["weight"],
-            nll_weight=inputs["nll_weight"],
-        )
-        real = (inputs["weight"] > 0).repeat(2)
+        terms = self._objective.terms(outputs.log_probs.float().sum(dim=1), inputs)
+        real = (inputs["weight"] > 0).repeat(2 if self._objective.compares else 1)
         tokens = (inputs["attention_mask"].sum(dim=1) * real).sum()
         self._sums += torch.cat([terms.measures.double(), tokens.double()[None]])
         loss: Tensor = terms.loss * self.args.world_size
@@ -213,12 +219,27 @@ class PairTrainer(DPOTrainer):
         self._sums = self._no_sums()
         before, self._since = self._since, time.monotonic()
         return {
-            **dict(zip((*MEASURES, "tokens"), sums, strict=True)),
+            **dict(zip((*self._objective.measures, "tokens"), sums, strict=True)),
             "seconds": self._since - before,
         }
 
+    def release(self) -> None:
+        """Let go of the engine, so that another training of this process has the memory.
+
+        ZeRO-3 keeps modules, and with them everything, in a global stack and in caches.
+        """
+        if not self.is_deepspeed_enabled:
+            return
+        cast("DeepSpeedEngine", self.model_wrapped).destroy()
+        FWD_MODULE_STACK.clear()
+        for cache in gc.get_objects():
+            is_cache = type(cache) is functools._lru_cache_wrapper  # noqa: SLF001  has no public name
+            if is_cache and cache.__module__.startswith("deepspeed.runtime.zero."):
+                cache.cache_clear()
+
     def _no_sums(self) -> Tensor:
-        return torch.zeros(len(MEASURES) + 1, dtype=torch.float64, device=self.accelerator.device)
+        size = len(self._objective.measures) + 1
+        return torch.zeros(size, dtype=torch.float64, device=self.accelerator.device)
 
     def _restore_buffers(self) -> None:
         # deepspeed.zero.Init makes every float tensor bf16, rotary frequencies too: far positions

@@ -1,10 +1,11 @@
 """Evaluate M_t, let it answer and translate: one process and one engine start.
 
+A baseline that is a model of its own is evaluated after that, with an engine of its own.
 When the engine has ended, an external translator or the judge of the suites takes its place.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +28,7 @@ from selfimprove_pipeline.workers.tasks import Rows, Task
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
+EVALUATE: Final[tuple[Stage, ...]] = ("evaluate",)
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
 JUDGE: Final[tuple[Stage, ...]] = ("judge",)
 
@@ -88,8 +90,23 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
         own = tuple(name for name in own if name not in TRANSLATE)
         _complete(bench, iteration, own, engine, on_progress)
         _complete(bench, iteration, TRANSLATE, lambda: translator, on_progress)
+    if "evaluate" in names:
+        _measure_sft(bench, iteration, start, on_progress)
     if "judge" in names:
         _judge(bench, iteration, on_progress)
+
+
+def _measure_sft(
+    bench: Bench,
+    iteration: stages.Iteration,
+    start: StartEngine,
+    on_progress: OnProgress,
+) -> None:
+    """Evaluate the baseline `sft` where it is measured beside this model, with its own engine."""
+    sft = None if iteration.sft is None else bench.setting.sft_beside(bench.model)
+    if sft is not None:
+        own = replace(bench, model=sft)
+        _complete(own, iteration, EVALUATE, lambda: start(own.folder, own.renderer), on_progress)
 
 
 def _judge(bench: Bench, iteration: stages.Iteration, on_progress: OnProgress) -> None:
@@ -110,7 +127,7 @@ def _complete(
 ) -> None:
     """Make what is missing of some stages with one engine, which is started if there is any."""
     repository = bench.setting.repository
-    if are_finished(survey(iteration, repository.manifest), names):
+    if _is_done(survey(iteration, repository.manifest), names, bench.model):
         return
     engine = start()
     try:
@@ -135,8 +152,20 @@ def _rounds(
     }
     for name in names:
         found = survey(iteration, bench.setting.repository.manifest)
-        if name in found and found[name].missing:
-            yield [makers[name](bench, target, found) for target in found[name].missing]
+        if missing := _missing(found, name, bench.model):
+            yield [makers[name](bench, target, found) for target in missing]
+
+
+def _missing(found: Survey, name: Stage, model: Model) -> tuple[Target, ...]:
+    """Return what is missing of a stage, without what a model beside this one is to make."""
+    missing = found[name].missing if name in found else ()
+    return tuple(t for t in missing if t.inputs.get("model", model.digest) == model.digest)
+
+
+def _is_done(found: Survey, names: tuple[Stage, ...], model: Model) -> bool:
+    """Return whether a model has nothing to make of some stages."""
+    known = all(found[name].targets is not None for name in names if name in found)
+    return known and not any(_missing(found, name, model) for name in names)
 
 
 def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:

@@ -11,7 +11,7 @@ from selfimprove_pipeline import alpaca, artifacts, hub, prompts, stages, suites
 from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.prompts import Parallel
-from selfimprove_pipeline.recipe import Run, Spec, Suite
+from selfimprove_pipeline.recipe import Run, Spec, Stage, Suite
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers.shards import WHOLE, Share
@@ -140,10 +140,22 @@ class Setting:
 
     def base_evaluations(self) -> Mapping[str, Manifest]:
         """Return the finished evaluations of M0 by part, as the run's index names them."""
+        return self._of_base("evaluate")
+
+    def sft_beside(self, model: Model) -> Model | None:
+        """Return the model of the baseline `sft`, as the run's index names it beside M1."""
+        found = self._of_base("train")
+        own, sft = found.get(""), found.get(stages.SFT)
+        if own is None or sft is None or own.digest != model.digest or own.inputs != sft.inputs:
+            return None
+        return self.trained(sft)
+
+    def _of_base(self, stage: Stage) -> Mapping[str, Manifest]:
+        """Return the finished artifacts of iteration 0 by part, as the run's index names them."""
         index = self.read_index()
         entries = [entry for entry in index.iterations if entry.index == 0] if index else []
-        keys = entries[0].keys.get("evaluate", {}) if entries else {}
-        found = {part: self.repository.manifest("evaluate", key) for part, key in keys.items()}
+        keys = entries[0].keys.get(stage, {}) if entries else {}
+        found = {part: self.repository.manifest(stage, key) for part, key in keys.items()}
         return {part: manifest for part, manifest in found.items() if manifest is not None}
 
     def check_inputs(self) -> None:
@@ -159,6 +171,8 @@ class Setting:
     def iteration(self, index: int, model: Model) -> stages.Iteration:
         """Return everything that the keys of an iteration depend on."""
         rows = self.prompts_of(index)
+        has_sft = stages.SFT in stages.baselines_beside(index, self.spec)
+        sft = self.sft_beside(model) if has_sft else None
         gold = {language: prompts.gold_digest(found) for language, found in rows.items()}
         return stages.Iteration(
             index=index,
@@ -168,6 +182,7 @@ class Setting:
             prompts={language: prompts.prompt_digest(found) for language, found in rows.items()},
             gold={} if None in gold.values() else {k: v for k, v in gold.items() if v},
             suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
+            sft=sft.digest if sft else None,
             opponents=self._opponents(index),
         )
 

@@ -1,5 +1,7 @@
 """Train: pairs and M_t become M_(t+1), on as many ranks as there are devices.
 
+The baseline `sft` comes after M_1 in the same processes.
+
 `work` runs on every rank. Rank 0 alone writes to the store: reference log-probabilities while
 it trains, the model at the end. Of checkpoints the first rank of each machine writes its part.
 """
@@ -90,29 +92,33 @@ def check(setting: Setting, index: int, model: Model) -> None:
 def work(
     setting: Setting, index: int, model: Model, scratch: Path, on_progress: OnProgress
 ) -> None:
-    """Train the next model of an iteration, unless the store has it."""
+    """Train the next model of an iteration and a baseline beside it, unless the store has them."""
     os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
     iteration = setting.iteration(index, model)
     found = survey(iteration, setting.repository.manifest)
     for target in found["train"].missing:
+        own = scratch / (target.part or "next")
         pairs = found["pair"].manifests[""]
         (reference,) = stages.targets("reference", iteration, {("pair", ""): pairs.digest}) or ()
         job = stage.Job(
             model=setting.folder(model),
-            pairs=_pairs_file(setting, pairs, scratch),
-            output=scratch / "model",
-            scratch=scratch / "trainer",
+            pairs=_pairs_file(setting, pairs, own),
+            output=own / "model",
+            scratch=own / "trainer",
             training=setting.spec.training,
+            loss="sft" if target.part == stages.SFT else "dpo",
             chat=setting.spec.chat,
             lineage=_lineage(setting, index, model, pairs),
         )
-        vault = StoreVault(setting.repository, target, reference, scratch)
+        vault = StoreVault(setting.repository, target, reference, own)
         report = stage.run(job, vault, on_step=_on_step(on_progress))
         if _is_first_rank():
             template = Renderer(job.model, job.chat).fingerprint
             _commit(setting, target, job.output, report, {"template": template})
+        if os.environ.get("LOCAL_RANK", "0") == "0":
+            shutil.rmtree(own)  # checkpoints are as large as a model, and another may follow
 
 
 def _commit(
@@ -127,7 +133,6 @@ def _commit(
         seconds={"wall": sum(report.seconds.values()), **report.seconds},
     )
     setting.repository.commit_folder(manifest, folder, is_payload=is_model_payload)
-    shutil.rmtree(folder)
 
 
 def _pairs_file(setting: Setting, manifest: Manifest, scratch: Path) -> Path:
