@@ -6,14 +6,11 @@ Models are numbered: model t is M_t, and iteration t makes M_(t+1) from it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.contrast import Measure
 from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
 from selfimprove_pipeline.statistics import Difference, Rate
-
-Measure = Literal["score", "offTarget"]
-"""What a suite is judged by: right answers, or without gold answers those in a wrong language."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -4,9 +4,10 @@ Pure text without markup: whoever shows it escapes it.
 """
 
 from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.contrast import Measure
 from selfimprove_pipeline.report import notation
 from selfimprove_pipeline.report.making import Training
-from selfimprove_pipeline.report.story import Change, Measure, Story, SuiteStory
+from selfimprove_pipeline.report.story import Change, Story, SuiteStory
 from selfimprove_pipeline.statistics import FEWEST
 
 NOT_YET = "not yet"
