@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import artifacts, recipe
+from selfimprove_pipeline import artifacts, recipe, verdicts
 from selfimprove_pipeline.artifacts import (
     Evaluated,
     Index,
@@ -18,6 +18,7 @@ from selfimprove_pipeline.artifacts import (
     Overlaps,
     Prompt,
     Score,
+    Verdict,
 )
 from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.report import markdown, page
@@ -294,6 +295,104 @@ def test_the_trained_baseline_stands_below_the_models(repository: Repository) ->
     assert "| SFT | 2 | 1 |" in shown
     assert drawn.count('class="level sft"') == len(LANGUAGES)
     assert "M1 from 1.9 to 1.5, SFT from 2 to 1" in drawn
+
+
+def verdict(number: int, language: str, preference: float | None) -> Verdict:
+    """Return a verdict on four characters against six."""
+    return Verdict(
+        id=f"p{number:02}",
+        language=language,
+        preference=preference,
+        characters=4,
+        opponent_characters=6,
+    )
+
+
+def write_verdicts(writer: Writer, suite: str, model: int, won: dict[str, int]) -> None:
+    """Write the answers of a model and the verdicts on them: won, then tied, one undecided."""
+    for language, count in won.items():
+        part = f"{suite}.{language}"
+        answers = [answer(n, language, is_right=False, score=None) for n in range(PROMPTS)]
+        writer.artifact(model, "evaluate", part, answers)
+        if suite == "headToHead" and model == 0:
+            continue
+        preferences = [1.0] * count + [0.5] * (PROMPTS - 1 - count)
+        rows = [verdict(n, language, found) for n, found in enumerate([*preferences, None])]
+        writer.artifact(
+            model,
+            "judge",
+            part,
+            rows,
+            measures=verdicts.measures(rows),
+            counts=verdicts.counts(rows),
+        )
+
+
+def judged_story(repository: Repository, suite: str) -> Story:
+    """Return a run of two iterations of which M0, M1 and M2 win 0, 12 and 20 of 39 in Spanish."""
+    writer = Writer(repository)
+    for model, won in enumerate((0, 12, 20)):
+        write_verdicts(writer, suite, model, {"es": won, "de": 1, "en": 0})
+    uris = {"uri": "s3://suites/x"}
+    if suite == "xAlpacaEval":
+        uris["referenceUri"] = "s3://suites/y"
+    judge = {"baseUrl": "http://judge/v1", "model": "m"}
+    writer.index(spec(evaluation={"judge": judge, "suites": [{"name": suite, **uris}]}))
+    return gather(repository, namespace=None, name="small")
+
+
+def test_win_rates_and_their_changes_equal_those_by_hand(repository: Repository) -> None:
+    """A win counts one, a tie half, what is undecided nothing; the pair of models is paired."""
+    suite = judged_story(repository, "xAlpacaEval").suites[0]
+    assert suite.verdicts is not None
+    (m1, m2) = (suite.estimate(model, "es") for model in (1, 2))
+    assert m1 is not None
+    assert m2 is not None
+    assert m1.value == pytest.approx((12 + 27 / 2) / 39)
+    assert (m1.n, m2.n) == (39, 39)
+    changes = {(c.before, c.after, c.language): c for c in suite.shown_changes}
+    spanish = changes[1, 2, "es"]
+    assert spanish.value == pytest.approx(8 / 2 / 39)
+    assert spanish.difference is not None
+    assert spanish.difference.n == 39
+    # Eight of 39 rose by one half, none fell: 2 of 2^8 signs are as far.
+    assert spanish.p == pytest.approx(2 / 2**8)
+    assert spanish.adjusted == pytest.approx(3 * 2 / 2**8)
+    assert changes[0, 1, "de"].sign == 0
+    mean = suite.mean(2)
+    assert mean == pytest.approx((m2.value + (1 + 38 / 2) / 39) / 2)
+    assert suite.verdicts.opponent_lengths == {"de": 6, "en": 6, "es": 6}
+
+
+def test_head_to_head_is_measured_from_one_half(repository: Repository) -> None:
+    """M0 has no verdicts: a model's change since M0 is what it wins above one half."""
+    suite = judged_story(repository, "headToHead").suites[0]
+    changes = {(c.before, c.after, c.language): c for c in suite.shown_changes}
+
+    assert suite.estimate(0, "es") is None
+    assert changes[0, 1, "es"].value == pytest.approx((12 + 27 / 2) / 39 - 0.5)
+    assert changes[0, 2, "es"].value == pytest.approx((20 + 19 / 2) / 39 - 0.5)
+    assert changes[0, 2, "en"].value == 0
+    assert changes[0, 2, "es"].sign == 1
+    assert changes[0, 2, "de"].sign == 0
+
+
+def test_of_many_languages_one_change_needs_more_to_be_real(repository: Repository) -> None:
+    """Six of forty more have p .03 alone, and .06 among two languages by Holm's correction."""
+    writer = Writer(repository)
+    for model, right in ((0, 10), (1, 16)):
+        for language in ("es", "de"):
+            count = right if language == "es" else 10
+            rows = [answer(n, language, is_right=n < count) for n in range(PROMPTS)]
+            writer.artifact(model, "evaluate", f"exactMatch.{language}", rows)
+    writer.index(spec())
+    found = change(gather(repository, namespace=None, name="small"), 0, 1, "es")
+
+    assert found.p == pytest.approx(2 / 2**6)
+    assert found.adjusted == pytest.approx(4 / 2**6)
+    assert found.sign == 0
+    assert found.difference is not None
+    assert found.difference.interval.low > 0  # of one language alone it would be better
 
 
 def test_properties_of_answers_are_counted(repository: Repository) -> None:

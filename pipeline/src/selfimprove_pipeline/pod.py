@@ -21,7 +21,7 @@ from selfimprove_pipeline.outcome import Found, Outcome
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Toolchain
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, manifests_of, survey
+from selfimprove_pipeline.workers.survey import Survey, survey
 
 TERMINATION_LOG: Final = "SELFIMPROVE_TERMINATION_LOG"
 """Environment variable with the file of the termination message; it makes a process a pod."""
@@ -67,7 +67,7 @@ def equipped(setting: Setting, worker: str, index: int) -> Setting:
 def begin(setting: Setting, overlaps: Overlaps | None) -> Index:
     """Note in the index that the run begins; what an earlier run of its name noted goes."""
     book = Ledger(setting)
-    book.iterations, book.stop = {}, None
+    book.iterations = {}
     book.overlaps = overlaps
     return book.write("Running")
 
@@ -82,8 +82,7 @@ def note(setting: Setting, index: int, model: Model) -> Survey:
 
 def end(setting: Setting) -> Index:
     """Note in the index that the run has succeeded."""
-    book = _book(setting)
-    return book.write("Succeeded", book.stop.message if book.stop else "")
+    return _book(setting).write("Succeeded")
 
 
 def outcome_of(
@@ -94,8 +93,7 @@ def outcome_of(
     state = Found(
         iteration=index,
         model=model.digest,
-        manifests=manifests_of(found),
-        last=setting.last,
+        manifests={name: state.manifests for name, state in found.items()},
         evaluated_before=(
             show.manifests_of("evaluate", before, setting.repository) if before else {}
         ),

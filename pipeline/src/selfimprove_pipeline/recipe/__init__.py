@@ -14,7 +14,6 @@ from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
 from selfimprove_pipeline.recipe.base import LANGUAGE_PATTERN, Affects, Part, Stage
-from selfimprove_pipeline.recipe.gates import Gates
 from selfimprove_pipeline.recipe.lifecycle import (
     Deadlines,
     Retries,
@@ -52,7 +51,6 @@ __all__ = [
     "Deadlines",
     "Evaluation",
     "Filters",
-    "Gates",
     "Generation",
     "Inference",
     "Judge",
@@ -123,7 +121,7 @@ class Spec(Part):
 
     profile: Profile = "lidr-safe"
     """profile fills what the file leaves open: `lidr-paper` as published, `lidr-safe` with
-    retries, filters and gates."""
+    retries and filters."""
 
     chat: Chat = Field(default_factory=Chat)
     """chat says how messages become tokens."""
@@ -145,9 +143,6 @@ class Spec(Part):
 
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """evaluation of every model."""
-
-    gates: Gates = Field(default_factory=Gates)
-    """gates that pairs and models have to pass."""
 
     storage: Storage
     """storage of the artifacts."""

@@ -87,10 +87,10 @@ class Curves:
 
 def rates(story: Story, suite: SuiteStory) -> tuple[Rates, ...]:
     """Return one small chart a language, all with the same axis from zero."""
-    told = [found for baseline in suite.baselines for found in baseline.measured.values()]
-    shown = [found.by(suite.measure) for found in (*suite.measured.values(), *told)]
-    top = _round_up(max((rate.interval.high for rate in shown if rate and rate.n), default=1.0))
     languages = (*story.trained(suite), *story.unseen(suite))
+    entries = (*story.planned, *(baseline.name for baseline in suite.baselines))
+    shown = (suite.estimate(entry, tag) for entry in entries for tag in languages)
+    top = round_up(max((found.interval.high for found in shown if found), default=1.0))
     found = (_rates(story, suite, language, top) for language in languages)
     return tuple(chart for chart in found if chart.dots)
 
@@ -102,26 +102,23 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
     count = len(story.planned)
     dots: list[Dot] = []
     for index in story.planned:
-        measured = suite.measured.get((index, language))
-        rate = measured.by(suite.measure) if measured else None
-        if rate is None or rate.value is None:
+        found = suite.estimate(index, language)
+        if found is None:
             continue
         x = round(48 + 126 * (index / (count - 1)), 1)
-        ends = (height(rate.interval.high), height(rate.interval.low))
-        label = notation.rate(rate.value)
-        dots.append(Dot(x, height(rate.value), *ends, notation.model(index), label))
+        ends = (height(found.interval.high), height(found.interval.low))
+        label = notation.rate(found.value)
+        dots.append(Dot(x, height(found.value), *ends, notation.model(index), label))
     levels = [
-        (baseline.name, rate.value)
+        (baseline.name, told.value)
         for baseline in suite.baselines
-        if language in baseline.measured
-        and (rate := baseline.measured[language].by(suite.measure))
-        and rate.value is not None
+        if (told := suite.estimate(baseline.name, language))
     ]
     said = [f"{dot.name} {dot.label}" for dot in dots]
     said += [f"{wording.BASELINES[name]} {notation.rate(value)}" for name, value in levels]
     return Rates(
         language=language,
-        title=f"{language}: {wording.MEASURES[suite.measure]} by model",
+        title=f"{language}: {wording.MEASURES[suite.shown]} by model",
         description=f"{suite.name}, {language}: {', '.join(said)}",
         ticks=tuple(Tick(height(value), notation.rate(value)) for value in (0, top / 2, top)),
         dots=tuple(dots),
@@ -130,7 +127,7 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
     )
 
 
-def _round_up(value: float) -> float:
+def round_up(value: float) -> float:
     """Return the next fifth, at most one; a tenth for small rates."""
     for top in (0.1, 0.2, 0.4, 0.6, 0.8):
         if value <= top:

@@ -5,21 +5,27 @@ models, so the interval is the paired one of `statistics`.
 """
 
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
-from selfimprove_pipeline.contrast import are_identified, mean_of, measure_of, values_of
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.story import (
     BaselineStory,
     Change,
     Judged,
+    Measure,
     Measured,
     Sample,
     SuiteStory,
 )
-from selfimprove_pipeline.statistics import Rate, mean_over, paired_bootstrap
+from selfimprove_pipeline.statistics import (
+    Rate,
+    holm,
+    mean_over,
+    paired_bootstrap,
+    sign_flip,
+)
 
 SAMPLES = 3
 """Samples of each language."""
@@ -44,15 +50,16 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
     models = sorted({model for model, _ in rows})
     return SuiteStory(
         name=suite.name,
+        kind=suite.kind,
         measure=measure,
         languages=None if suite.languages is None else suite.languages_in(languages),
         measured={place: measured(by_id.values()) for place, by_id in rows.items()},
         means={
             model: mean_of([values[model, language] for language in languages.others])
             for model in models
-            if _are_in(values, model, languages.others)
+            if are_in(values, model, languages.others)
         },
-        changes=tuple(_changes(values, models, languages, suite.languages_in(languages))),
+        changes=tuple(changes_of(values, models, languages, suite.languages_in(languages))),
     )
 
 
@@ -80,6 +87,11 @@ def _baseline(name: str, suite: Suite, spec: Spec, answers: Answers) -> Baseline
     )
 
 
+def measure_of(rows: Iterable[Evaluated]) -> Measure:
+    """Return what answers are judged by: whether they are right, where gold answers tell."""
+    return "score" if any(row.score is not None for row in rows) else "offTarget"
+
+
 def measured(rows: Collection[Evaluated]) -> Measured:
     """Return the rates of one model in one language of a suite."""
 
@@ -90,7 +102,7 @@ def measured(rows: Collection[Evaluated]) -> Measured:
     lengths = [len(row.completion) for row in rows]
     return Measured(
         score=Rate(sum(score == 1 for score in scores), len(scores)) if scores else None,
-        off_target=share(lambda row: row.is_off_target) if are_identified(rows) else None,
+        off_target=share(lambda row: row.is_off_target) if _are_identified(rows) else None,
         evasive=share(lambda row: row.is_evasive),
         empty=share(lambda row: row.is_empty),
         truncated=share(lambda row: row.finish_reason == "length"),
@@ -153,46 +165,87 @@ def _samples(
         )
 
 
-def _changes(
-    values: Values, models: Sequence[int], languages: Languages, evaluated: Sequence[str]
+def values_of(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:
+    """Return what a measure says of each id, nothing of those that it does not judge."""
+    if measure == "offTarget" and not _are_identified(by_id.values()):
+        return {}
+    if measure == "offTarget":
+        return {identifier: float(row.is_off_target) for identifier, row in by_id.items()}
+    return {identifier: row.score for identifier, row in by_id.items() if row.score is not None}
+
+
+def _are_identified(rows: Collection[Evaluated]) -> bool:
+    return any(row.identified is not None for row in rows)
+
+
+def changes_of(
+    values: Values,
+    models: Sequence[int],
+    languages: Languages,
+    evaluated: Sequence[str],
+    *,
+    steps: int = 1,
 ) -> Iterator[Change]:
-    """Yield the change from each model to the next, then from M0 to the last one."""
+    """Yield the change from each model to the next, then from M0 to the last one.
+
+    p values are those of values in multiples of 1 / steps, corrected over the languages of each
+    two models.
+    """
     ordered = tuple(dict.fromkeys((*languages.others, languages.dominant, *evaluated)))
     spans = [(model, model + 1) for model in models if model + 1 in models]
     if len(spans) > 1 and models[0] == 0:
         spans.append((0, models[-1]))
-    for before, after in spans:
-        for language in ordered:
-            if all(_are_in(values, model, [language]) for model in (before, after)):
-                yield from _change(values, before, after, language)
-        if all(_are_in(values, model, languages.others) for model in (before, after)):
-            yield _mean_change(values, before, after, languages.others)
+    for span in spans:
+        found = (_change(values, *span, language, steps) for language in ordered)
+        yield from _corrected([change for change in found if change is not None])
+        if all(are_in(values, model, languages.others) for model in span):
+            yield _mean_change(values, *span, languages.others, steps)
 
 
-def _change(values: Values, before: int, after: int, language: str) -> Iterator[Change]:
-    difference = paired_bootstrap(values[before, language], values[after, language])
-    if difference is not None:
-        yield Change(
-            before=before,
-            after=after,
-            language=language,
-            value=difference.value,
-            difference=difference,
-        )
+def _change(values: Values, before: int, after: int, language: str, steps: int) -> Change | None:
+    pair = [values.get((model, language), {}) for model in (before, after)]
+    difference = paired_bootstrap(*pair)
+    if difference is None:
+        return None
+    return Change(
+        before=before,
+        after=after,
+        language=language,
+        value=difference.value,
+        difference=difference,
+        p=sign_flip(*pair, steps=steps),
+    )
 
 
-def _mean_change(values: Values, before: int, after: int, others: Sequence[str]) -> Change:
+def _corrected(changes: Sequence[Change]) -> Iterator[Change]:
+    adjusted = holm([found.p for found in changes if found.p is not None])
+    for found, p in zip(changes, adjusted, strict=True):
+        yield replace(found, adjusted=p)
+
+
+def _mean_change(
+    values: Values, before: int, after: int, others: Sequence[str], steps: int
+) -> Change:
     """Return the gain: the change of the mean over the other languages."""
     sets = [[values[model, language] for language in others] for model in (before, after)]
-    means = [mean_over(languages) for languages in sets]
-    difference = (
-        paired_bootstrap(means[0], means[1])
-        if means[0] is not None and means[1] is not None
-        else None
+    means = [found for found in map(mean_over, sets) if found is not None]
+    is_parallel = len(means) == len(sets)
+    return Change(
+        before=before,
+        after=after,
+        language=None,
+        value=mean_of(sets[1]) - mean_of(sets[0]),
+        difference=paired_bootstrap(*means) if is_parallel else None,
+        # A mean of k zeros and ones is a multiple of 1 / k.
+        p=sign_flip(*means, steps=max(steps, len(others))) if is_parallel else None,
     )
-    value = mean_of(sets[1]) - mean_of(sets[0])
-    return Change(before=before, after=after, language=None, value=value, difference=difference)
 
 
-def _are_in(values: Values, model: int, languages: Sequence[str]) -> bool:
+def mean_of(languages: Sequence[Mapping[str, float]]) -> float:
+    """Return the mean of the languages' means: every language counts the same."""
+    return sum(sum(rows.values()) / len(rows) for rows in languages) / len(languages)
+
+
+def are_in(values: Values, model: int, languages: Sequence[str]) -> bool:
+    """Return whether a model has values in each of some languages."""
     return all(values.get((model, language)) for language in languages)

@@ -14,11 +14,12 @@ from typing import Protocol, TypeVar
 import yaml
 
 from selfimprove_pipeline import artifacts, stages, suites
-from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest, Row, Score
+from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest, Row, Score, Verdict
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Spec
-from selfimprove_pipeline.report import evaluation
+from selfimprove_pipeline.recipe import Spec, Suite
+from selfimprove_pipeline.report import evaluation, judgements
 from selfimprove_pipeline.report.evaluation import Answers
+from selfimprove_pipeline.report.judgements import Ruling
 from selfimprove_pipeline.report.making import (
     Agreement,
     Artifact,
@@ -27,7 +28,7 @@ from selfimprove_pipeline.report.making import (
     Training,
     Work,
 )
-from selfimprove_pipeline.report.story import Model, Story
+from selfimprove_pipeline.report.story import Model, Story, SuiteStory
 from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store import Store
 
@@ -99,9 +100,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         iterations=spec.iterations,
         models=tuple(_model(iteration) for iteration in _ordered(index)),
         suites=tuple(
-            evaluation.with_baselines(
-                evaluation.suite_story(suite, spec.languages, answers), suite, spec, answers
-            )
+            evaluation.with_baselines(_suite(run, suite, answers), suite, spec, answers)
             for suite in spec.evaluation.suites
         ),
         pairs=tuple(_pairs(run)),
@@ -122,8 +121,20 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         versions=_versions(run),
         recipe=yaml.safe_dump(index.recipe, allow_unicode=True, sort_keys=False),
         notes=(*_overlaps(index), *notes),
-        judged=tuple(evaluation.judged(*found) for found in run.of("judge")),
     )
+
+
+def _suite(run: _Run, suite: Suite, answers: Answers) -> SuiteStory:
+    """Return what a suite amounts to, with the verdicts on it."""
+    rulings = {}
+    for iteration, part, manifest in run.of("judge"):
+        judged = evaluation.judged(iteration, part, manifest)
+        if judged.suite == suite.name:
+            rows = run.reader.rows(manifest, Verdict)
+            rulings[iteration, judged.language] = Ruling(judged, rows)
+    languages = run.spec.languages
+    story = evaluation.suite_story(suite, languages, answers)
+    return judgements.with_verdicts(story, suite, languages, rulings)
 
 
 def _overlaps(index: Index) -> Iterator[str]:

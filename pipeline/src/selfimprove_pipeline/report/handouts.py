@@ -6,11 +6,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
-from selfimprove_pipeline.contrast import Contrast, Measure
 from selfimprove_pipeline.report import markdown, notation, records, results, wording
 from selfimprove_pipeline.report.assessment import Assessment, Mean, SuiteAssessment
-from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
+from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
 from selfimprove_pipeline.report.sheets import Cells, Sheet
+from selfimprove_pipeline.report.story import Measure
 
 
 def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
@@ -30,7 +30,7 @@ def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
         )
     )
     yield from _titled(found.suite.name, measure, *both)
-    judged = results.judged(found.judged, found.suite.name, (*found.languages, *found.unseen))
+    judged = results.judged(found.judged, (*found.languages, *found.unseen))
     if judged.rows:
         rows = tuple(cells[1:] for cells in judged.rows)  # there is one model
         title = f"{found.suite.name}: win, tie, lose"

@@ -5,11 +5,12 @@ completion can neither end a cell nor become markup. The same story gives the sa
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from selfimprove_pipeline.report import notation, results, sheets, wording
+from selfimprove_pipeline.report import grids, headings, notation, results, sheets, wording
+from selfimprove_pipeline.report.grids import Grid
 from selfimprove_pipeline.report.sheets import Sheet
-from selfimprove_pipeline.report.story import BaselineStory, Sample, Story, SuiteStory
+from selfimprove_pipeline.report.story import Sample, Story, SuiteStory
 
 SPECIAL = re.compile(r"[\\`*_\[\]|~#$!]|https?:|www\.", re.IGNORECASE)
 LINE_BREAK = re.compile(r"\r\n|[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]")
@@ -22,7 +23,7 @@ def render(story: Story) -> str:
         *(part for suite in story.suites for part in _suite(story, suite)),
         "## Pairs",
         table(sheets.pairs(story)),
-        "## Do gold answers agree with the labels?",
+        f"## {headings.REWARD_ACCURACY}",
         wording.agreement(story) if story.agreements else "",
         table(sheets.agreements(story)),
         "## Training",
@@ -33,6 +34,7 @@ def render(story: Story) -> str:
         *_samples(story),
         "## What this report cannot tell",
         wording.not_measured(story),
+        headings.absent(story),
         *map(plain, story.notes),
         *_again(story),
     ]
@@ -68,25 +70,14 @@ def _summary(story: Story) -> list[str]:
 
 
 def _suite(story: Story, suite: SuiteStory) -> list[str]:
-    trained = story.trained(suite)
-    rows = [
-        (notation.model(index), *_cells(suite, index, trained), _mean(story, suite, index))
-        for index in story.planned
-    ]
-    for found in suite.baselines:
-        cells = _baseline(found, suite, trained)
-        rows.append((*cells, notation.rate(found.mean)))
-    result = Sheet(
-        texts=("Model", *trained, "mean of the others"), rows=tuple(rows), absent=wording.NOT_YET
-    )
     return [
-        f"## {suite.name}: {wording.MEASURES[suite.measure]}",
-        table(result),
-        *_judged(story, suite),
+        f"## {plain(headings.title(suite))}",
+        *_grid(grids.trained(story, suite)),
         *_unseen(story, suite),
-        f"{wording.MARKS} {wording.INTERVALS}",
-        wording.told(suite),
-        "### Changes",
+        f"{headings.caption(suite)} {wording.MARKS} {wording.INTERVALS}",
+        wording.baselines(suite),
+        *_judged(story, suite),
+        "### All changes",
         table(results.changes(suite)),
         "### What the answers were like",
         table(results.answers(story, suite)),
@@ -94,52 +85,25 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
     ]
 
 
+def _grid(found: Grid) -> list[str]:
+    return [table(part.sheet) for part in found.parts]
+
+
 def _judged(story: Story, suite: SuiteStory) -> list[str]:
     """Return the verdicts on a suite, nothing without a judge."""
+    if suite.verdicts is None or not suite.verdicts.judged:
+        return []
     languages = (*story.trained(suite), *story.unseen(suite))
-    sheet = results.judged(story.judged, suite.name, languages)
-    return ["### Win, tie, lose", table(sheet), wording.JUDGED] if sheet.rows else []
+    sheet = results.judged(suite.verdicts.judged.values(), languages)
+    return ["### Win, tie, lose in full", table(sheet), wording.JUDGED]
 
 
 def _unseen(story: Story, suite: SuiteStory) -> list[str]:
     """Return the result in the languages that are not trained, nothing without any."""
-    unseen = story.unseen(suite)
-    if not unseen:
+    found = grids.unseen(story, suite)
+    if found is None:
         return []
-    rows = [(notation.model(index), *_cells(suite, index, unseen)) for index in story.planned]
-    rows += [_baseline(found, suite, unseen) for found in suite.baselines]
-    result = Sheet(texts=("Model", *unseen), rows=tuple(rows), absent=wording.NOT_YET)
-    return ["### Languages that are not trained", table(result), wording.UNSEEN]
-
-
-def _baseline(found: BaselineStory, suite: SuiteStory, languages: Sequence[str]) -> tuple[str, ...]:
-    cells = (found.measured.get(language) for language in languages)
-    rates = (notation.share(one.by(suite.measure)) if one else wording.NOT_YET for one in cells)
-    return (wording.BASELINES[found.name], *rates)
-
-
-def _cells(suite: SuiteStory, index: int, languages: Sequence[str]) -> Iterator[str]:
-    for language in languages:
-        measured = suite.measured.get((index, language))
-        yield (
-            f"{notation.share(measured.by(suite.measure))}{_mark(suite, index, language)}"
-            if measured
-            else wording.NOT_YET
-        )
-
-
-def _mean(story: Story, suite: SuiteStory, index: int) -> str:
-    mean = suite.means.get(index)
-    if mean is None:
-        return wording.no_mean(story, suite)
-    return f"{notation.rate(mean)}{_mark(suite, index, None)}"
-
-
-def _mark(suite: SuiteStory, index: int, language: str | None) -> str:
-    change = wording.change_to(suite, index, language)
-    if change is None:
-        return ""
-    return f" {notation.signed(change.value)} {wording.verdict(change, suite.measure)}"
+    return ["### Languages that are not trained", *_grid(found), wording.UNSEEN]
 
 
 def _samples(story: Story) -> list[str]:

@@ -8,7 +8,18 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from selfimprove_pipeline.report import charts, durations, notation, results, sheets, wording
+from selfimprove_pipeline.report import (
+    change_charts,
+    charts,
+    durations,
+    grids,
+    headings,
+    notation,
+    results,
+    sheets,
+    verdict_charts,
+    wording,
+)
 from selfimprove_pipeline.report.story import Story
 
 
@@ -17,11 +28,11 @@ def render(story: Story) -> str:
     template = _environment().get_template("page.html.j2")
     return template.render(
         story=story,
-        models=story.planned,
         headline=wording.headline(story),
         gain=wording.gain(story),
+        contents=tuple(headings.contents(story)),
         not_measured=wording.not_measured(story),
-        rates=charts.rates(story, story.suites[0]) if story.suites else (),
+        absent=headings.absent(story),
         curves=charts.training(story),
         times=durations.times(story),
     )
@@ -36,5 +47,15 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.globals.update(say=wording, write=notation, sheets=sheets, results=results)
+    environment.globals.update(
+        say=wording,
+        write=notation,
+        heads=headings,
+        sheets=sheets,
+        results=results,
+        grids=grids,
+        charts=charts,
+        change_charts=change_charts,
+        verdict_charts=verdict_charts,
+    )
     return environment

@@ -1,14 +1,21 @@
 """The report of a run, laid beside its index in the bucket, where a cluster's user finds it."""
 
 from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.report import gather, markdown, page
+from selfimprove_pipeline.report import gather, markdown, page, records, run_records
 from selfimprove_pipeline.report.story import Story
 from selfimprove_pipeline.store.repository import Repository
 
 
 def pages(story: Story) -> dict[str, str]:
     """Return the report in each of its forms, by the ending of the file's name."""
-    return {"html": page.render(story), "md": markdown.render(story)}
+    found = {
+        "html": page.render(story),
+        "md": markdown.render(story),
+        "csv": records.as_csv(list(run_records.rates(story))),
+        "changes.csv": records.as_csv(list(run_records.changes(story))),
+        "json": run_records.as_json(story),
+    }
+    return {ending: text for ending, text in found.items() if text}
 
 
 def publish(repository: Repository, namespace: str | None, name: str) -> dict[str, str]:

@@ -7,13 +7,12 @@ can be put below each other; the JSON nests them by suite and language.
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from selfimprove_pipeline.contrast import Contrast
 from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.assessment import Assessment
-from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
+from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
 from selfimprove_pipeline.report.story import Judged, Measured
 from selfimprove_pipeline.statistics import Interval, Rate
 
@@ -27,15 +26,15 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
     """Yield each rate of a model with its interval."""
     for one in found.suites:
         for tag in (*one.languages, *one.unseen):
-            for measure, rate in _rates(one.measured(tag)).items():
+            for measure, rate in rates_of(one.measured(tag)).items():
                 yield {
                     "suite": one.suite.name,
                     "language": tag,
                     "measure": measure,
-                    **_of_rate(rate),
+                    **of_rate(rate),
                 }
         for verdicts in one.judged:
-            yield from _verdict_records(verdicts)
+            yield from verdict_records(verdicts)
         if one.mean is not None:
             yield {
                 "suite": one.suite.name,
@@ -43,11 +42,11 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
                 "measure": one.suite.measure,
                 "value": one.mean.value,
                 "n": one.mean.n,
-                **_bounds(one.mean.interval),
+                **bounds(one.mean.interval),
             }
 
 
-def _verdict_records(found: Judged) -> Iterator[Record]:
+def verdict_records(found: Judged) -> Iterator[Record]:
     """Yield the win rate with its interval, then the shares."""
     for measure in ("winRate", "lcWinRate", "win", "tie", "lose", "positionBias"):
         if measure in found.measures:
@@ -75,7 +74,7 @@ def comparison_records(found: Comparison) -> Iterator[Record]:
                 "b": contrast.b,
                 "difference": contrast.value,
                 "n": contrast.difference.n if contrast.difference else None,
-                **_bounds(contrast.difference.interval if contrast.difference else None),
+                **bounds(contrast.difference.interval if contrast.difference else None),
                 "p": contrast.p,
                 "pHolm": contrast.adjusted,
                 "verdict": verdict_of(contrast, suite),
@@ -85,7 +84,7 @@ def comparison_records(found: Comparison) -> Iterator[Record]:
 def assessment_json(found: Assessment) -> str:
     """Return an assessment as JSON."""
     model = {"model": found.label, "digest": found.digest, "artifacts": dict(found.keys)}
-    return _json({**model, "suites": _nested(assessment_records(found))})
+    return as_json({**model, "suites": nested(assessment_records(found))})
 
 
 def comparison_json(found: Comparison) -> str:
@@ -94,11 +93,13 @@ def comparison_json(found: Comparison) -> str:
     for record in comparison_records(found):
         languages = suites.setdefault(record["suite"], {})
         languages[record["language"]] = _without(record, "suite", "language")
-    return _json({"a": found.a, "b": found.b, "suites": suites, "notes": list(found.notes)})
+    return as_json({"a": found.a, "b": found.b, "suites": suites, "notes": list(found.notes)})
 
 
 def as_csv(records: Sequence[Record]) -> str:
-    """Return records with the same fields as CSV."""
+    """Return records with the same fields as CSV, nothing of none."""
+    if not records:
+        return ""
     text = io.StringIO()
     writer = csv.DictWriter(text, list(records[0]), lineterminator="\n")
     writer.writeheader()
@@ -112,7 +113,7 @@ def verdict_of(found: Contrast, suite: SuiteContrast) -> str:
     return wording.judgement(found.sign, n, suite.measure)
 
 
-def _rates(found: Measured) -> dict[str, Rate]:
+def rates_of(found: Measured) -> dict[str, Rate]:
     """Return the rates that were measured, under their names in `show -o json`."""
     named = {
         "score": found.score,
@@ -124,24 +125,26 @@ def _rates(found: Measured) -> dict[str, Rate]:
     return {name: rate for name, rate in named.items() if rate is not None}
 
 
-def _of_rate(rate: Rate) -> Record:
-    return {"value": rate.value, "n": rate.n, **_bounds(rate.interval)}
+def of_rate(rate: Rate) -> Record:
+    """Return a rate with its number of prompts and its interval."""
+    return {"value": rate.value, "n": rate.n, **bounds(rate.interval)}
 
 
-def _bounds(interval: Interval | None) -> Record:
+def bounds(interval: Interval | None) -> Record:
+    """Return the bounds of an interval, None of none."""
     return {
         "low": interval.low if interval else None,
         "high": interval.high if interval else None,
     }
 
 
-def _nested(records: Iterator[Record]) -> dict[str, dict[str, dict[str, Record]]]:
+def nested(records: Iterable[Record]) -> dict[str, dict[str, dict[str, Record]]]:
     """Return records by suite, language and measure."""
     found: dict[str, dict[str, dict[str, Record]]] = {}
     for record in records:
         languages = found.setdefault(record["suite"], {})
         measures = languages.setdefault(record["language"], {})
-        measures[record["measure"]] = _without(record, "suite", "language", "measure")
+        measures[record["measure"]] = _without(record, "model", "suite", "language", "measure")
     return found
 
 
@@ -149,5 +152,6 @@ def _without(record: Record, *names: str) -> Record:
     return {name: value for name, value in record.items() if name not in names}
 
 
-def _json(value: Any) -> str:
+def as_json(value: Any) -> str:
+    """Return JSON for people too."""
     return json.dumps(value, ensure_ascii=False, indent=2) + "\n"

@@ -34,12 +34,13 @@ def changes(suite: SuiteStory) -> Sheet:
     """Return every change from a model to the next, and from M0 and baselines to the last."""
     return Sheet(
         texts=("From", "To", "Language", "Verdict"),
-        numbers=("Change", "95 % interval", "Prompts"),
+        numbers=("Change", "95 % interval", "p", "p (Holm)", "Prompts"),
         rows=(
-            *(_change(notation.model(found.before), found, suite) for found in suite.changes),
+            *(_change(notation.model(found.before), found, suite) for found in suite.shown_changes),
             *(
                 _change(wording.BASELINES[baseline.name], found, suite)
                 for baseline in suite.baselines
+                if suite.verdicts is None
                 for found in baseline.changes
             ),
         ),
@@ -71,9 +72,9 @@ def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, 
         yield wording.BASELINES[baseline.name], baseline.measured
 
 
-def judged(found: Iterable[Judged], suite: str, languages: Sequence[str]) -> Sheet:
+def judged(found: Iterable[Judged], languages: Sequence[str]) -> Sheet:
     """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
-    own = [row for row in found if row.suite == suite and row.language in languages]
+    own = [row for row in found if row.language in languages]
     ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
     return Sheet(
         texts=("Model", "Language"),
@@ -89,9 +90,11 @@ def _change(before: str, change: Change, suite: SuiteStory) -> Cells:
         before,
         notation.model(change.after),
         change.language or "mean of the others",
-        wording.verdict(change, suite.measure),
+        wording.verdict(change, suite.shown),
         notation.signed(change.value),
         notation.change_interval(found.interval) if found else notation.NONE,
+        notation.probability(change.p),
+        notation.probability(change.adjusted),
         notation.count(found.n) if found else notation.NONE,
     )
 

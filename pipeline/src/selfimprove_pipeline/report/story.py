@@ -6,11 +6,18 @@ Models are numbered: model t is M_t, and iteration t makes M_(t+1) from it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.contrast import Measure
 from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
-from selfimprove_pipeline.statistics import Difference, Rate
+from selfimprove_pipeline.statistics import CONFIDENCE, FEWEST, Difference, Interval, Rate
+
+Measure = Literal["score", "offTarget"]
+"""What a suite is judged by: right answers, or without gold answers those in a wrong language."""
+Shown = Measure | Literal["winRate"]
+"""What the table of a suite shows: `Measure`, or the win rate where there is a judge."""
+Entry = int | str
+"""A row of a table: a model's number or a baseline's name."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +60,18 @@ class Change:
     value: float
     difference: Difference | None
     """difference is None for a mean of languages whose ids are not the same."""
+    p: float | None = None
+    """p of no change, None where `difference` is."""
+    adjusted: float | None = None
+    """adjusted is p corrected over the suite's languages; the mean is not one of them."""
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 where the change is significant, else 0; 0 for very few prompts."""
+        p = self.p if self.language is None else self.adjusted
+        if self.difference is None or p is None or self.difference.n < FEWEST:
+            return 0
+        return (self.value > 0) - (self.value < 0) if p < 1 - CONFIDENCE else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,22 +89,6 @@ class BaselineStory:
 
 
 @dataclass(frozen=True, kw_only=True)
-class SuiteStory:
-    """All models on one suite."""
-
-    name: str
-    measure: Measure
-    measured: Mapping[tuple[int, str], Measured]
-    """measured by model and language."""
-    means: Mapping[int, float]
-    """means of the measure over the other languages, by model, where all of them are measured."""
-    changes: tuple[Change, ...]
-    languages: tuple[str, ...] | None = None
-    """languages that the recipe gives the suite, None when they are the run's."""
-    baselines: tuple[BaselineStory, ...] = ()
-
-
-@dataclass(frozen=True, kw_only=True)
 class Judged:
     """What a judge came to on one model's answers to a suite in one language."""
 
@@ -97,6 +100,103 @@ class Judged:
     decided: int
     malformed: int
     """malformed are the ballots for neither answer."""
+
+    @property
+    def estimate(self) -> "Estimate | None":
+        """The win rate, None where nothing was decided."""
+        if not self.measures:
+            return None
+        low, high = self.measures["winRateLow"], self.measures["winRateHigh"]
+        return Estimate(self.measures["winRate"], Interval(low, high), self.decided)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A value that was measured on n prompts."""
+
+    value: float
+    interval: Interval
+    n: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdicts:
+    """What a judge came to on a suite: each model against the same opponent."""
+
+    judged: Mapping[tuple[Entry, str], Judged]
+    """judged by model or baseline and language."""
+    means: Mapping[Entry, float]
+    """means of the win rate over the other languages, where all of them are judged."""
+    changes: tuple[Change, ...]
+    """changes of the win rate; from M0 that it compares with, as from one half."""
+    opponent_lengths: Mapping[str, float]
+    """opponentLengths are the mean characters of the opponent's answers by language."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SuiteStory:
+    """All models on one suite."""
+
+    name: str
+    kind: str | None = None
+    """kind as the recipe has it, None when it is the name."""
+    measure: Measure
+    measured: Mapping[tuple[int, str], Measured]
+    """measured by model and language."""
+    means: Mapping[int, float]
+    """means of the measure over the other languages, by model, where all of them are measured."""
+    changes: tuple[Change, ...]
+    languages: tuple[str, ...] | None = None
+    """languages that the recipe gives the suite, None when they are the run's."""
+    baselines: tuple[BaselineStory, ...] = ()
+    verdicts: Verdicts | None = None
+    """verdicts are None of a suite without a judge."""
+
+    @property
+    def shown(self) -> Shown:
+        """What its table shows."""
+        return self.measure if self.verdicts is None else "winRate"
+
+    @property
+    def shown_changes(self) -> tuple[Change, ...]:
+        """The changes of what its table shows."""
+        return self.changes if self.verdicts is None else self.verdicts.changes
+
+    @property
+    def is_against_m0(self) -> bool:
+        """Whether the judge compares with M0's own answers."""
+        return (self.kind or self.name) == "headToHead"
+
+    def is_measured(self, entry: Entry, language: str) -> bool:
+        """Whether a row has come to anything in one language, be it undecided."""
+        if self.verdicts is not None:
+            return (entry, language) in self.verdicts.judged
+        return self.of(entry, language) is not None
+
+    def of(self, entry: Entry, language: str) -> Measured | None:
+        """Return the rates of a model or a baseline in one language."""
+        if isinstance(entry, int):
+            return self.measured.get((entry, language))
+        found = next(one for one in self.baselines if one.name == entry)
+        return found.measured.get(language)
+
+    def estimate(self, entry: Entry, language: str) -> Estimate | None:
+        """Return what the table shows of a model or a baseline in one language."""
+        if self.verdicts is not None:
+            judged = self.verdicts.judged.get((entry, language))
+            return judged.estimate if judged else None
+        measured = self.of(entry, language)
+        rate = measured.by(self.measure) if measured else None
+        if rate is None or rate.value is None:
+            return None
+        return Estimate(rate.value, rate.interval, rate.n)
+
+    def mean(self, entry: Entry) -> float | None:
+        """Return the mean of what the table shows over the other languages."""
+        if self.verdicts is not None:
+            return self.verdicts.means.get(entry)
+        told = {found.name: found.mean for found in self.baselines}
+        return self.means.get(entry) if isinstance(entry, int) else told[entry]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,7 +237,6 @@ class Story:
     """recipe is the resolved spec as YAML."""
     notes: tuple[str, ...]
     """notes say what could not be read, and why."""
-    judged: tuple[Judged, ...] = ()
 
     @property
     def languages(self) -> tuple[str, ...]:

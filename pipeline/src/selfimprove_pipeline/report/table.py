@@ -4,13 +4,16 @@ The end of `selfimprove run` prints one row a model and one column a language of
 `evaluate` and `compare` print sheets. Texts are never read as rich's markup.
 """
 
+from dataclasses import replace
+
 from rich import box
 from rich.table import Table
 from rich.text import Text
 
-from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.report import grids, headings, wording
+from selfimprove_pipeline.report.grids import Cell
 from selfimprove_pipeline.report.sheets import Sheet
-from selfimprove_pipeline.report.story import Story, SuiteStory
+from selfimprove_pipeline.report.story import Story
 
 
 def terminal(story: Story) -> Table:
@@ -20,20 +23,15 @@ def terminal(story: Story) -> Table:
     if not story.suites:
         return table
     suite = story.suites[0]
-    table.title = Text(f"{suite.name}: {wording.MEASURES[suite.measure]}")
-    trained, unseen = story.trained(suite), story.unseen(suite)
-    for name in (*trained, "mean of others", *(f"{tag}, not trained" for tag in unseen)):
-        table.add_column(Text(name), justify="right")
-    for index in story.planned:
-        cells = [_cell(suite, index, language) for language in trained]
-        cells.append(_mean(story, suite, index))
-        cells += [_cell(suite, index, language) for language in unseen]
-        table.add_row(notation.model(index), *cells)
-    for found in suite.baselines:
-        of = {tag: one.by(suite.measure) for tag, one in found.measured.items()}
-        rates = [notation.share(of.get(tag)) for tag in trained]
-        rates += [notation.rate(found.mean), *(notation.share(of.get(tag)) for tag in unseen)]
-        table.add_row(wording.BASELINES[found.name], *map(Text, rates))
+    table.title = Text(headings.title(suite))
+    trained, unseen = grids.trained(story, suite), grids.unseen(story, suite)
+    for heading in trained.headings:
+        table.add_column(Text(heading.text), justify="right")
+    for heading in unseen.headings if unseen else ():
+        table.add_column(Text(f"{heading.text}, not trained"), justify="right")
+    apart = dict(unseen.rows) if unseen else {}
+    for name, cells in trained.rows:
+        table.add_row(name, *map(_cell, (*cells, *apart.get(name, ()))))
     return table
 
 
@@ -50,28 +48,13 @@ def of_sheet(title: str, sheet: Sheet) -> Table:
     return table
 
 
-def _cell(suite: SuiteStory, index: int, language: str) -> Text:
-    measured = suite.measured.get((index, language))
-    if measured is None:
-        return Text(wording.NOT_YET, style="dim")
-    text = Text(notation.share(measured.by(suite.measure)))
-    return text.append_text(_mark(suite, index, language))
-
-
-def _mean(story: Story, suite: SuiteStory, index: int) -> Text:
-    if index not in suite.means:
-        return Text(wording.no_mean(story, suite), style="dim")
-    return Text(notation.rate(suite.means[index])).append_text(_mark(suite, index, None))
-
-
-def _mark(suite: SuiteStory, index: int, language: str | None) -> Text:
-    """Return the change since M0 in words, on its own line."""
-    change = wording.change_to(suite, index, language)
-    if change is None:
-        return Text("")
-    verdict = wording.verdict(change, suite.measure)
-    style = {"better": "green", "worse": "red"}.get(verdict, "dim")
-    return Text(f"\n{notation.signed(change.value)} {verdict}", style=style)
+def _cell(found: Cell) -> Text:
+    """Return a cell with the change since M0 in words, on its own line."""
+    if found.value == wording.NOT_YET:
+        return Text(found.value, style="dim")
+    text = Text(replace(found, mark="").text)
+    style = {"better": "green", "worse": "red"}.get(found.verdict, "dim")
+    return text.append(f"\n{found.mark}", style=style) if found.mark else text
 
 
 def _caption(story: Story) -> str:

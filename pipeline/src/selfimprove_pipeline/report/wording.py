@@ -4,21 +4,29 @@ Pure text without markup: whoever shows it escapes it.
 """
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.contrast import Measure
 from selfimprove_pipeline.report import notation
 from selfimprove_pipeline.report.making import Training
-from selfimprove_pipeline.report.story import Change, Story, SuiteStory
+from selfimprove_pipeline.report.story import Change, Entry, Shown, Story, SuiteStory
 from selfimprove_pipeline.statistics import FEWEST
 
 NOT_YET = "not yet"
-MEASURES: dict[Measure, str] = {"score": "right answers", "offTarget": "wrong language"}
+MEASURES: dict[Shown, str] = {
+    "score": "right answers",
+    "offTarget": "wrong language",
+    "winRate": "win rate",
+}
+GAINS: dict[Shown, str] = {
+    "score": "share of right answers",
+    "offTarget": "share of answers in a wrong language",
+    "winRate": "win rate",
+}
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
 INTERVALS = (
     "Ranges are 95 % intervals: Wilson's for a rate, the paired bootstrap over the same prompts "
-    "for a change. “Better” and “worse” stand where the range of the change leaves out zero; each "
-    "change is judged by itself, so of twenty that are nothing, one will look real by chance. The "
-    "ranges cover the choice of prompts, not another training seed."
+    "for a change. “Better” and “worse” stand where p of the exact sign-flip test, by Holm's "
+    "correction over the suite's languages, is below .05; the mean is one test and stands for "
+    "itself. They cover the choice of prompts, not another training seed."
 )
 
 ASSESSED = (
@@ -64,6 +72,13 @@ JUDGED = (
     "prompts, asked in both orders, at which the judge preferred a place: those are ties. "
     "Malformed answers of the judge decide nothing."
 )
+OUTCOMES = "Win, tie and lose from left to right, in percent of the prompts that were decided."
+GAINED = "Change by language with its 95 % interval; a filled point is a clear change."
+LENGTHS = (
+    "Mean characters of a model's answers against its win rate; the dashed lines are one half and "
+    "the opponent's mean characters. A win rate that rises with length alone is a judge's taste."
+)
+OFF_TARGET = "Share of answers in a wrong language: hollow for M0, filled for the last model."
 TIMES = (
     "Artifacts found in the store show the time of the run that made them. The start of an engine "
     "is not in a stage's time; stages that share an engine share it."
@@ -73,29 +88,32 @@ SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models a
 NO_SAMPLES = "Not yet: no answers are evaluated."
 
 
-def told(suite: SuiteStory) -> str:
-    """Say what the baselines of a suite are."""
-    return " ".join(TOLD[baseline.name] for baseline in suite.baselines)
-
-
 def trained(found: Training) -> str:
     """Return the name of the model that a training made."""
     return SFT if found.is_baseline else notation.model(found.iteration + 1)
 
 
-def verdict(change: Change, measure: Measure) -> str:
+def baselines(suite: SuiteStory) -> str:
+    """Say what the baselines of a suite are, or that no judge was asked about them."""
+    if suite.verdicts is None:
+        return " ".join(TOLD[found.name] for found in suite.baselines)
+    judged = {entry for entry, _ in suite.verdicts.judged}
+    left_out = [BASELINES[found.name] for found in suite.baselines if found.name not in judged]
+    return f"Not judged: {'; '.join(left_out)}." if left_out else ""
+
+
+def verdict(change: Change, shown: Shown) -> str:
     """Say in words whether a change is real, and which way."""
-    found = change.difference
-    return judgement(found.sign if found else 0, found.n if found else None, measure)
+    return judgement(change.sign, change.difference.n if change.difference else None, shown)
 
 
-def judgement(sign: int, n: int | None, measure: Measure) -> str:
+def judgement(sign: int, n: int | None, shown: Shown) -> str:
     """Say in words what the sign of a change over n prompts means; n is None of no interval."""
     if n is None:
         return "no interval"
     if n < FEWEST:
         return "too few prompts to tell"
-    which = sign * (1 if measure == "score" else -1)
+    which = sign * (-1 if shown == "offTarget" else 1)
     return {1: "better", 0: "no clear change", -1: "worse"}[which]
 
 
@@ -105,10 +123,12 @@ def iteration(index: int, story: Story) -> str:
     return " → ".join(names)
 
 
-def change_to(suite: SuiteStory, index: int, language: str | None) -> Change | None:
+def change_to(suite: SuiteStory, entry: Entry, language: str | None) -> Change | None:
     """Return the change from M0 to a model, or from the one before where there is no such one."""
     candidates = [
-        change for change in suite.changes if change.after == index and change.language == language
+        change
+        for change in suite.shown_changes
+        if change.after == entry and change.language == language
     ]
     return min(candidates, key=lambda change: change.before, default=None)
 
@@ -134,7 +154,7 @@ def headline(story: Story) -> str:
     last = max(index for index, _ in suite.measured)
     done = f"after {_plural(last, 'iteration')}" if last else "before the first iteration"
     planned = f" of {story.iterations}" if last < story.iterations and last else ""
-    what = "" if suite.measure == "score" else f" ({MEASURES[suite.measure]})"
+    what = "" if suite.shown == "score" else f" ({MEASURES[suite.shown]})"
     return f"{', '.join(found)} {done}{planned}{what}"
 
 
@@ -143,7 +163,7 @@ def gain(story: Story) -> str:
     if not story.suites:
         return ""
     suite = story.suites[0]
-    changes = [change for change in suite.changes if change.language is None]
+    changes = [change for change in suite.shown_changes if change.language is None]
     if not changes:
         return ""
     change = max(changes, key=lambda found: (found.after, -found.before))
@@ -152,11 +172,10 @@ def gain(story: Story) -> str:
         if change.difference
         else "without an interval, as the languages' prompts have different ids"
     )
-    what = {"score": "right answers", "offTarget": "answers in a wrong language"}[suite.measure]
     return (
-        f"Mean share of {what} over {_plural(len(story.others), 'language')} besides "
+        f"Mean {GAINS[suite.shown]} over {_plural(len(story.others), 'language')} besides "
         f"{story.dominant}, {notation.model(change.after)} minus {notation.model(change.before)}: "
-        f"{notation.signed(change.value)} ({bounds}: {verdict(change, suite.measure)})."
+        f"{notation.signed(change.value)} ({bounds}: {verdict(change, suite.shown)})."
     )
 
 
@@ -198,21 +217,21 @@ def _without_detector(story: Story) -> str:
 def _span(suite: SuiteStory, language: str) -> str:
     """Return `de .30 → .65` from the first to the last model, empty where nothing is measured."""
     models = sorted(index for index, tag in suite.measured if tag == language)
+    if suite.is_against_m0:
+        models = [index for index in models if index]
     if not models:
         return ""
-    ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
-    rates = [suite.measured[index, language].by(suite.measure) for index in ends]
-    values = [notation.rate(found.value if found else None) for found in rates]
+    found = [suite.estimate(index, language) for index in sorted({models[0], models[-1]})]
+    values = [notation.rate(estimate.value if estimate else None) for estimate in found]
     return f"{language} {' → '.join(values)}"
 
 
 def _span_of_means(story: Story, suite: SuiteStory) -> str:
     """Return the same for the mean over the other languages."""
-    models = sorted(suite.means)
+    models = [index for index in story.planned if suite.mean(index) is not None]
     if not models:
         return ""
-    ends = models[:1] if len(models) == 1 else [models[0], models[-1]]
-    values = [notation.rate(suite.means[index]) for index in ends]
+    values = [notation.rate(suite.mean(index)) for index in sorted({models[0], models[-1]})]
     return f"mean of {_plural(len(story.others), 'language')} {' → '.join(values)}"
 
 

@@ -138,22 +138,22 @@ class Setting:
                 found |= {(suite.name, tag): by_id for tag, by_id in outputs.items()}
         return found
 
-    def evaluations(self, number: int) -> Mapping[str, Manifest]:
-        """Return the finished evaluations of M_number by part, as the run's index names them."""
-        return self._noted(number, "evaluate")
+    def base_evaluations(self) -> Mapping[str, Manifest]:
+        """Return the finished evaluations of M0 by part, as the run's index names them."""
+        return self._of_base("evaluate")
 
     def sft_beside(self, model: Model) -> Model | None:
         """Return the model of the baseline `sft`, as the run's index names it beside M1."""
-        found = self._noted(0, "train")
+        found = self._of_base("train")
         own, sft = found.get(""), found.get(stages.SFT)
         if own is None or sft is None or own.digest != model.digest or own.inputs != sft.inputs:
             return None
         return self.trained(sft)
 
-    def _noted(self, number: int, stage: Stage) -> Mapping[str, Manifest]:
-        """Return the finished artifacts of an iteration by part, as the run's index names them."""
+    def _of_base(self, stage: Stage) -> Mapping[str, Manifest]:
+        """Return the finished artifacts of iteration 0 by part, as the run's index names them."""
         index = self.read_index()
-        entries = [entry for entry in index.iterations if entry.index == number] if index else []
+        entries = [entry for entry in index.iterations if entry.index == 0] if index else []
         keys = entries[0].keys.get(stage, {}) if entries else {}
         found = {part: self.repository.manifest(stage, key) for part, key in keys.items()}
         return {part: manifest for part, manifest in found.items() if manifest is not None}
@@ -184,7 +184,6 @@ class Setting:
             suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
             sft=sft.digest if sft else None,
             opponents=self._opponents(index),
-            earlier=self._earlier(index),
         )
 
     def trained(self, manifest: Manifest) -> Model:
@@ -208,25 +207,12 @@ class Setting:
         ]
         if index == 0 or not duels:
             return found
-        met = self._comparable(0)
-        for name, tag in self.suites:
-            if name in duels:
-                found[name, tag] = met.get(stages.suite_part(name, tag))
-        return found
-
-    def _earlier(self, index: int) -> Mapping[str, str]:
-        """Return the digests of the answers that a gate compares with, where there is one."""
-        return self._comparable(index - 1) if index and stages.is_gated(self.spec) else {}
-
-    def _comparable(self, number: int) -> dict[str, str]:
-        """Return the digests of what M_number has answered to the suites as they are now."""
-        met = self.evaluations(number)
-        found = {}
+        met = self.base_evaluations()
         for (name, tag), rows in self.suites.items():
-            part = stages.suite_part(name, tag)
-            manifest = met.get(part)
-            if manifest is not None and manifest.inputs["suite"] == prompts.suite_digest(rows):
-                found[part] = manifest.digest
+            if name in duels:
+                manifest = met.get(stages.suite_part(name, tag))
+                is_same = manifest and manifest.inputs["suite"] == prompts.suite_digest(rows)
+                found[name, tag] = manifest.digest if manifest and is_same else None
         return found
 
     def _rows(self, suite: Suite) -> Parallel:

@@ -1,0 +1,77 @@
+"""From the verdicts of a judge to what a suite shows: the arithmetic of `gather`, as `evaluation`.
+
+Pure: verdicts in, a part of the story out. A preference is a value between 0 and 1 for each
+prompt, so that two models' win rates against the same opponent have a paired difference.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import fmean
+
+from selfimprove_pipeline.artifacts import Verdict
+from selfimprove_pipeline.recipe import Languages, Suite
+from selfimprove_pipeline.report.evaluation import Values, are_in, changes_of, mean_of
+from selfimprove_pipeline.report.story import Judged, SuiteStory, Verdicts
+from selfimprove_pipeline.verdicts import EVEN
+
+STEPS = 10
+"""Preferences are tested as multiples of one tenth: halves are such, probabilities are rounded."""
+
+
+@dataclass(frozen=True)
+class Ruling:
+    """The verdicts on one model's answers in one language, and what they came to."""
+
+    judged: Judged
+    rows: Sequence[Verdict]
+
+    @property
+    def preferences(self) -> dict[str, float]:
+        """The preference for the model's answer by prompt, of those that were decided."""
+        return {row.id: row.preference for row in self.rows if row.preference is not None}
+
+
+def with_verdicts(
+    story: SuiteStory,
+    suite: Suite,
+    languages: Languages,
+    rulings: Mapping[tuple[int, str], Ruling],
+) -> SuiteStory:
+    """Return a suite with the verdicts on it, also where a judged one has none yet."""
+    if not suite.is_judged:
+        return story
+    values: dict[tuple[int, str], Mapping[str, float]] = {
+        place: ruling.preferences for place, ruling in rulings.items()
+    }
+    means = _means(values, languages)
+    if not suite.has_references:
+        # M0 is the opponent itself: against its own answers all is even.
+        everyone = {tag: ruling for (_, tag), ruling in sorted(rulings.items())}
+        values |= {(0, tag): _even(ruling) for tag, ruling in everyone.items()}
+    models = sorted({model for model, _ in values})
+    verdicts = Verdicts(
+        judged={place: ruling.judged for place, ruling in rulings.items()},
+        means=means,
+        changes=tuple(
+            changes_of(values, models, languages, suite.languages_in(languages), steps=STEPS)
+        ),
+        opponent_lengths={
+            tag: fmean(row.opponent_characters for row in ruling.rows)
+            for (_, tag), ruling in sorted(rulings.items())
+            if ruling.rows
+        },
+    )
+    return replace(story, verdicts=verdicts)
+
+
+def _means(values: Values, languages: Languages) -> dict[int | str, float]:
+    models = sorted({model for model, _ in values})
+    return {
+        model: mean_of([values[model, language] for language in languages.others])
+        for model in models
+        if are_in(values, model, languages.others)
+    }
+
+
+def _even(ruling: Ruling) -> dict[str, float]:
+    return {row.id: EVEN for row in ruling.rows}
