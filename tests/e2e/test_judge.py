@@ -108,3 +108,6 @@ def test_a_served_model_judges_and_is_asked_once(
         assert counts["judged"] >= counts["byRule"]
     written = json.loads((tmp_path / "first/alpaca-eval/xAlpacaEval/es.json").read_text())
     assert [set(row) >= {"instruction", "output", "generator"} for row in written] == [True] * ROWS
+    told = json.loads((tmp_path / "first/alpaca-eval/xAlpacaEval/es.annotations.json").read_text())
+    judged = next(m["counts"]["judged"] for m in manifests if m["part"] == "xAlpacaEval.es")
+    assert [row["annotator"] for row in told] == ["m0"] * judged

@@ -1,14 +1,19 @@
 """alpaca-eval's files: instructions and outputs are read, and our answers are written."""
 
 import json
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from selfimprove_pipeline import alpaca, suites
-from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.artifacts import Evaluated, Verdict
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.instruction_difficulty import Difficulties, Gamed
 from selfimprove_pipeline.recipe import Suite
+from selfimprove_pipeline.verdicts import measures
+from support import alpaca_tools
 
 URI = "s3://eval/alpaca"
 ITEMS = {
@@ -23,6 +28,22 @@ def reader(items: dict[str, Any]) -> alpaca.Read:
         for tag, found in items.items()
     }
     return files.get
+
+
+def evaluated(row: str, prompt: str, text: str) -> Evaluated:
+    return Evaluated(
+        id=row,
+        language="en",
+        prompt=prompt,
+        completion=text,
+        finish_reason="stop",
+        completion_tokens=1,
+        score=None,
+        identified=None,
+        is_off_target=False,
+        is_empty=False,
+        is_evasive=False,
+    )
 
 
 def test_rows_have_the_ids_of_the_file_or_their_places() -> None:
@@ -59,19 +80,7 @@ def test_outputs_are_found_by_their_instruction() -> None:
 def test_what_is_written_is_read_again() -> None:
     """The answers of one model are the references of another."""
     rows = [
-        Evaluated(
-            id=row,
-            language="en",
-            prompt=prompt,
-            completion=f"{prompt} è così.",
-            finish_reason="stop",
-            completion_tokens=1,
-            score=None,
-            identified=None,
-            is_off_target=False,
-            is_empty=False,
-            is_evasive=False,
-        )
+        evaluated(row, prompt, f"{prompt} è così.")
         for row, prompt in (("1", "Say yes."), ("2", "Say no."))
     ]
     written = alpaca.model_outputs(rows, "xAlpacaEval", "m0")
@@ -131,3 +140,107 @@ def test_a_missing_reference_is_told_with_the_row() -> None:
 
     with pytest.raises(InputError, match="found none for 1 of 2, such as 1"):
         alpaca.outputs(URI, rows, reader({"en": outputs}))
+
+
+DIFFICULT = {"instruction": "Say no.", "instruction_difficulty": 0.5}
+EASY = {"instruction": "Say yes.", "instruction_difficulty": -1}
+
+
+def difficulties(items: Any) -> Mapping[str, Difficulties]:
+    rows = alpaca.read(URI, ["en", "de"], reader(ITEMS))
+    return alpaca.difficulties(URI, rows, reader({"en.difficulty": items}))
+
+
+def test_difficulties_are_found_by_their_instruction() -> None:
+    """In the languages that have a file; of several rows for an instruction the first counts."""
+    gamed = {**EASY, "instruction_difficulty": 3, "preference": 0.2, "std_delta_len": 1.5}
+    unknown = {"instruction": "Say nothing.", "instruction_difficulty": 9.0}
+    found = difficulties([unknown, DIFFICULT, EASY, gamed])
+
+    assert set(found) == {"en"}
+    assert found["en"].by_id == {"1": -1.0, "2": 0.5}
+    assert found["en"].gamed == (Gamed(0.2, 1.5, 3.0),)
+
+
+NOT_HARD: list[tuple[str, Any, str]] = [
+    (
+        "a text",
+        [{**EASY, "instruction_difficulty": "1"}],
+        "[0]: expected the number instruction_di",
+    ),
+    ("a flag", [EASY, {**EASY, "instruction_difficulty": True}], "[1]: expected the number"),
+    ("no number", b'[{"instruction": "a", "instruction_difficulty": NaN}]', "found NaN"),
+    ("half a verdict", [{**EASY, "preference": 1}], "the number std_delta_len, found null"),
+    ("a row less", [EASY], "expected instruction_difficulty for each instruction of the suite"),
+]
+
+
+@pytest.mark.parametrize(
+    ("items", "said"), [row[1:] for row in NOT_HARD], ids=[row[0] for row in NOT_HARD]
+)
+def test_what_is_wrong_with_difficulties_is_told(items: Any, said: str) -> None:
+    """One line with the file and the row, before anything is computed."""
+    with pytest.raises(InputError, match=r"en\.difficulty\.json") as caught:
+        difficulties(items)
+
+    assert said in str(caught.value)
+
+
+def test_a_file_of_difficulties_is_no_language() -> None:
+    """A folder may hold instructions, outputs and difficulties."""
+    assert suites.languages_of("xAlpacaEval", ["en.json", "en.difficulty.json"]) == {"en"}
+
+
+ANNOTATOR = """\
+the judge:
+  prompt_template: "judge/prompt.txt"
+  fn_completions: "openai_completions"
+  completions_kwargs: {model_name: "nobody"}
+  completion_parser_kwargs: {outputs_to_match: {1: "1", 2: "2"}}
+"""
+
+
+def test_alpaca_eval_s_own_tools_read_what_we_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Our verdicts are its annotations: it asks nobody and comes to the same win rate."""
+    preferences = [1.0, 0.0, 0.5, 0.8, 1.0, None]
+    rows = [evaluated(str(n), f"Say {n}.", f"так {n}") for n in range(len(preferences))]
+    verdicts = [
+        Verdict(id=str(n), language="en", preference=p, characters=5, opponent_characters=9)
+        for n, p in enumerate(preferences)
+    ]
+    given = {row.id: f"output {row.id}" for row in rows}
+    names = alpaca.Names(model="m1", opponent="reference", judge="the judge")
+    files = {
+        "m1.json": alpaca.model_outputs(rows[:-1], "mine", "m1"),
+        "annotations.json": alpaca.annotations(rows, verdicts, given, names),
+        "references.json": json.dumps(
+            [{"instruction": r.prompt, "output": given[r.id], "generator": "r"} for r in rows]
+        ).encode(),
+        "judge/configs.yaml": ANNOTATOR.encode(),
+        "judge/prompt.txt": b"{instruction} {output_1} {output_2}",
+    }
+    (tmp_path / "judge").mkdir()
+    for name, content in files.items():
+        (tmp_path / name).write_bytes(content)
+    package = alpaca_tools.loaded(monkeypatch)
+
+    told = package.metrics.get_winrate(json.loads(files["annotations.json"]))
+    leaderboard, annotations = package.evaluate(
+        model_outputs=str(tmp_path / "m1.json"),
+        reference_outputs=str(tmp_path / "references.json"),
+        annotators_config=str(tmp_path / "judge/configs.yaml"),
+        caching_path=str(tmp_path / "annotations.json"),
+        precomputed_leaderboard=None,
+        output_path=None,
+        is_return_instead_of_print=True,
+        fn_metric="get_winrate",
+        sort_by="win_rate",
+    )
+
+    ours = measures(verdicts)
+    assert told["win_rate"] / 100 == pytest.approx(ours["winRate"])
+    assert (told["n_wins"], told["n_draws"], told["n_wins_base"]) == (3, 1, 1)
+    assert leaderboard.loc["m1", "win_rate"] / 100 == pytest.approx(ours["winRate"])
+    assert [found["preference"] for found in annotations] == [2.0, 1.0, 1.5, 1.8, 2.0]

@@ -20,7 +20,7 @@ from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.shards import Share
+from selfimprove_pipeline.workers.shards import WHOLE, Share
 from selfimprove_pipeline.workers.survey import StageState, Survey, manifest_of, survey
 from support.endpoint import Asked, Endpoint, Reply, Script, refusal, serving
 from support.judges import first, judging, longer, parts
@@ -287,6 +287,27 @@ def test_a_reference_in_the_wrong_language_loses_by_rule(tmp_path: Path) -> None
     rates = {part: m.measures["win"] for part, m in found.manifests.items()}
     assert rates["xAlpacaEval.de"] == rates["xAlpacaEval.en"] == 1.0
     assert {parts(one)[0][:2] for one in endpoint.asked} == {"es"}
+
+
+def test_a_difficulty_that_is_given_later_asks_nothing(tmp_path: Path) -> None:
+    """It changes what the verdicts amount to, in its language alone, and so the key there."""
+    with judged_run(tmp_path, judging(longer)) as (endpoint, setting):
+        answer(setting, 1, M1, LONG)
+        before = judge(setting).manifests
+        asked = len(endpoint.asked)
+        hard = [{"instruction": f"de {n}?", "instruction_difficulty": n} for n in range(COUNT)]
+        setting.store.write("s3://eval/reference/de.difficulty.json", json.dumps(hard).encode())
+        later = replace(setting, share=WHOLE)  # reads its inputs anew
+        after = judge(later).manifests
+
+    assert len(endpoint.asked) == asked
+    changed = {part for part in before if before[part].key != after[part].key}
+    assert changed == {"xAlpacaEval.de"}
+    one, other = before["xAlpacaEval.de"], after["xAlpacaEval.de"]
+    assert rows_of(setting, one) == rows_of(setting, other)
+    assert one.counts["questions"] == other.counts["questions"]
+    assert one.measures.pop("lcWinRate") != other.measures.pop("lcWinRate")
+    assert one.measures == other.measures
 
 
 def test_show_tells_the_win_rate_with_its_interval(tmp_path: Path) -> None:

@@ -2,22 +2,40 @@
 
 `<language>.json` holds a list of objects: `instruction` and, where the file has one, `id` in the
 prompts of X-AlpacaEval; `output` and `generator` as well in the outputs of a model. Without ids
-the place in the file is the id. Outputs are found by their instruction, as alpaca-eval does it.
+the place in the file is the id. Outputs are found by their instruction, as alpaca-eval does it;
+so are difficulties, which it finds by their row and thus for its own instructions alone.
 """
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 from selfimprove_pipeline import prompts
-from selfimprove_pipeline.artifacts import Evaluated, Prompt
+from selfimprove_pipeline.artifacts import Evaluated, Prompt, Verdict
+from selfimprove_pipeline.instruction_difficulty import Difficulties, Gamed
 from selfimprove_pipeline.prompts import Parallel
 
 NAME: Final = "{}.json"
 """Name of a language's file."""
+DIFFICULTY: Final = "{}.difficulty.json"
+"""Name of the file, beside the outputs to compare with, that tells how hard instructions are."""
+HARDNESS: Final = "instruction_difficulty"
+GAMED: Final = ("preference", "std_delta_len")
 
 Read = Callable[[str], bytes | None]
 """Returns the content of a URI, None where nothing is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Names:
+    """Who met whom, and who judged."""
+
+    model: str
+    opponent: str
+    judge: str
+
 
 Outputs = Mapping[str, Mapping[str, str]]
 """Outputs by language and id of the prompt."""
@@ -49,6 +67,24 @@ def outputs(uri: str, rows: Parallel, read_file: Read) -> Outputs:
     return found
 
 
+def difficulties(uri: str, rows: Parallel, read_file: Read) -> Mapping[str, Difficulties]:
+    """Return how hard each row is, of the languages whose folder says so.
+
+    Rows are those of alpaca-eval's `df_gamed.csv`, with `instruction` in place of `index`. They
+    need `instruction_difficulty`; with `preference` and `std_delta_len` they are verdicts on a
+    gamed baseline as well.
+    """
+    mistakes: list[str] = []
+    found = {}
+    for language, asked in rows.items():
+        name = f"{uri.rstrip('/')}/{DIFFICULTY.format(language)}"
+        if read_file(name) is not None:
+            items = _items(name, read_file, ("instruction",), mistakes)
+            found[language] = _difficulties(name, items, asked, mistakes)
+    prompts.raise_if_any(mistakes)
+    return found
+
+
 def model_outputs(rows: Sequence[Evaluated], suite: str, generator: str) -> bytes:
     """Return answers as alpaca-eval reads a model's outputs."""
     items = [
@@ -60,6 +96,33 @@ def model_outputs(rows: Sequence[Evaluated], suite: str, generator: str) -> byte
             "generator": generator,
         }
         for row in rows
+    ]
+    return f"{json.dumps(items, ensure_ascii=False, indent=2)}\n".encode()
+
+
+def annotations(
+    rows: Sequence[Evaluated],
+    verdicts: Sequence[Verdict],
+    opponents: Mapping[str, str],
+    names: Names,
+) -> bytes:
+    """Return decided verdicts as alpaca-eval's annotations; `opponents` are texts by id.
+
+    alpaca-eval compares the second output with the first one: 1 prefers the first, 2 the second.
+    """
+    decided = {row.id: row.preference for row in verdicts if row.preference is not None}
+    items = [
+        {
+            "instruction": row.prompt,
+            "output_1": opponents[row.id],
+            "generator_1": names.opponent,
+            "output_2": row.completion,
+            "generator_2": names.model,
+            "annotator": names.judge,
+            "preference": 1 + decided[row.id],
+        }
+        for row in rows
+        if row.id in decided
     ]
     return f"{json.dumps(items, ensure_ascii=False, indent=2)}\n".encode()
 
@@ -121,10 +184,56 @@ def _outputs(
 ) -> Mapping[str, str]:
     items = _items(name, read_file, ("instruction", "output"), mistakes)
     by_instruction = {item["instruction"]: item["output"] for item in reversed(items)}
-    missing = [row for row in asked if row.prompt not in by_instruction]
-    if items and missing:
-        mistakes.append(
-            f"{name}: expected an output for each instruction of the suite, found none for "
+    mistakes.extend(_missing(name, "an output", asked, by_instruction))
+    return {row.id: by_instruction.get(row.prompt, "") for row in asked}
+
+
+def _difficulties(
+    name: str,
+    items: Sequence[Mapping[str, Any]],
+    asked: Sequence[Prompt],
+    mistakes: list[str],
+) -> Difficulties:
+    wrong = [
+        f"{name}[{place}]: expected the number {key}, found {json.dumps(item.get(key))[:80]}"
+        for place, item in enumerate(items)
+        for key in _numbers(item)
+        if not _is_number(item.get(key))
+    ]
+    mistakes.extend(wrong)
+    if wrong:
+        items = []
+    by_instruction = {item["instruction"]: float(item[HARDNESS]) for item in reversed(items)}
+    mistakes.extend(_missing(name, HARDNESS, asked, by_instruction))
+    return Difficulties(
+        by_id={row.id: by_instruction.get(row.prompt, 0.0) for row in asked},
+        gamed=tuple(
+            Gamed(*(float(item[key]) for key in (*GAMED, HARDNESS)))
+            for item in items
+            if _is_gamed(item)
+        ),
+    )
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _numbers(item: Mapping[str, Any]) -> tuple[str, ...]:
+    return (HARDNESS, *GAMED) if _is_gamed(item) else (HARDNESS,)
+
+
+def _is_gamed(item: Mapping[str, Any]) -> bool:
+    return any(item.get(key) is not None for key in GAMED)
+
+
+def _missing(
+    name: str, what: str, asked: Sequence[Prompt], known: Mapping[str, Any]
+) -> Iterator[str]:
+    """Tell where a file that has rows lacks instructions of the suite."""
+    missing = [row for row in asked if row.prompt not in known]
+    if known and missing:
+        yield (
+            f"{name}: expected {what} for each instruction of the suite, found none for "
             f"{len(missing)} of {len(asked)}, such as {missing[0].id}"
         )
-    return {row.id: by_instruction.get(row.prompt, "") for row in asked}

@@ -8,7 +8,17 @@ from typing import Final
 
 from rich.console import Console
 
-from selfimprove_pipeline import alpaca, artifacts, candidate, judge, launcher, machine, show
+from selfimprove_pipeline import (
+    alpaca,
+    artifacts,
+    candidate,
+    judge,
+    launcher,
+    machine,
+    show,
+    stages,
+)
+from selfimprove_pipeline.artifacts import Manifest, Verdict
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Run, Storage, Suite
 from selfimprove_pipeline.report import assessment, contenders, handouts, records
@@ -16,8 +26,10 @@ from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.contenders import Contender
 from selfimprove_pipeline.report.table import of_sheet
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.workers.setting import model_of
+from selfimprove_pipeline.workers.setting import Setting, model_of
 
+REFERENCE: Final = "reference"
+"""Names what xAlpacaEval compares with in alpaca-eval's files."""
 RUN_FILE: Final = re.compile(r"(?P<file>.+\.(?:ya?ml|json))(?:@(?P<number>[0-9]+))?")
 
 
@@ -41,7 +53,7 @@ def evaluate(arguments: Namespace, console: Console) -> None:
         for title, sheet in handouts.assessment_sheets(one):
             console.print(of_sheet(title, sheet))
     files = {**_assessment_files(found), **_outputs(found, setting.spec.evaluation.suites)}
-    _write(folder, files, console)
+    _write(folder, {**files, **_annotations(found, setting, verdicts)}, console)
 
 
 def compare(arguments: Namespace, console: Console) -> None:
@@ -92,6 +104,21 @@ def _outputs(found: Assessment, suites: Sequence[Suite]) -> dict[str, bytes]:
         for (suite, language), rows in found.rows.items()
         if suite in names
     }
+
+
+def _annotations(
+    found: Assessment, setting: Setting, manifests: Mapping[str, Manifest]
+) -> dict[str, bytes]:
+    """Return the verdicts on xAlpacaEval as alpaca-eval's annotations."""
+    judge = setting.spec.evaluation.judge
+    names = alpaca.Names(model=found.label, opponent=REFERENCE, judge=judge.model if judge else "")
+    files = {}
+    for (suite, language), outputs in setting.references.items():
+        manifest = manifests[stages.suite_part(suite, language)]
+        rows = setting.repository.rows(manifest, Verdict)
+        content = alpaca.annotations(found.rows[suite, language], rows, outputs, names)
+        files[f"alpaca-eval/{suite}/{language}.annotations.json"] = content
+    return files
 
 
 def _write(folder: Path, files: Mapping[str, bytes], console: Console) -> None:

@@ -61,6 +61,9 @@ QUESTION: Final = "1"
 READING: Final = "2"
 """Version of how a text is compared with a gold answer; a change raises it. 1 was whole texts."""
 
+DIFFICULTY: Final = "difficulty"
+"""Input of a judged part that changes what its verdicts amount to, and not the verdicts."""
+
 Digests = Mapping[tuple[Stage, str], str]
 """Payload digests of an iteration's finished artifacts, by stage and part."""
 
@@ -100,6 +103,9 @@ class Iteration:
     opponents: Mapping[tuple[str, str], str | None] = field(default_factory=dict)
     """opponents holds, by judged suite and language, the digest of the answers that the model's
     are compared with; None while they are not known."""
+    difficulties: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """difficulties holds, by judged suite and language, the digest of how hard the instructions
+    are, where that is given."""
 
 
 @dataclass(frozen=True)
@@ -243,6 +249,8 @@ def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
             return None
         part = suite_part(suite, language)
         found[part] = {"answers": done["evaluate", part], "opponent": opponent}
+        if (difficulty := iteration.difficulties.get((suite, language))) is not None:
+            found[part][DIFFICULTY] = difficulty
     return found
 
 

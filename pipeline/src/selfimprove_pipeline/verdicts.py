@@ -13,9 +13,10 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from selfimprove_pipeline import length_control
+from selfimprove_pipeline import instruction_difficulty, length_control
 from selfimprove_pipeline.artifacts import Ballot, Message, Verdict
 from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.statistics import wilson
 
 Place = Literal["first", "second"]
@@ -138,11 +139,11 @@ def id_of(key: str) -> str:
     return key.partition(":")[2]
 
 
-def measures(rows: Sequence[Verdict]) -> dict[str, float]:
+def measures(rows: Sequence[Verdict], difficulties: Difficulties | None = None) -> dict[str, float]:
     """Return the win rate with its interval, and the shares of wins, ties and losses.
 
     They are absent where nothing was decided. A tie counts half. `lcWinRate` is the win rate at
-    equal lengths (`length_control`). `positionBias` is the share of
+    equal lengths (`length_control`, `instruction_difficulty`). `positionBias` is the share of
     contests, asked in both orders, whose two ballots contradict each other; `firstPlace` the share
     of ballots for the answer that stood first, .5 of a judge without bias.
     """
@@ -150,7 +151,6 @@ def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     found = [row.preference for row in decided if row.preference is not None]
     if not found:
         return {}
-    lengths = [row.characters - row.opponent_characters for row in decided]
     total = math.fsum(found)
     rate, interval = total / len(found), wilson(total, len(found))
     shares = {
@@ -163,8 +163,9 @@ def measures(rows: Sequence[Verdict]) -> dict[str, float]:
     leanings = [leaning for row in rows for leaning in _leanings(row)]
     lean = {"firstPlace": math.fsum(leanings) / len(leanings)} if leanings else {}
     rates = {"winRate": rate, "winRateLow": interval.low, "winRateHigh": interval.high}
-    rates["lcWinRate"] = length_control.win_rate(found, lengths)
-    return {**rates, **shares, **bias, **lean}
+    controlled = _at_equal_lengths(decided, found, difficulties)
+    even = {} if controlled is None else {"lcWinRate": controlled}
+    return {**rates, **even, **shares, **bias, **lean}
 
 
 def counts(rows: Sequence[Verdict]) -> dict[str, int]:
@@ -192,6 +193,16 @@ def is_contradictory(row: Verdict) -> bool:
         return False
     first, second = row.first.preference, row.second.preference
     return first is not None and second is not None and (first - EVEN) * (second - EVEN) < 0
+
+
+def _at_equal_lengths(
+    rows: Sequence[Verdict], preferences: Sequence[float], difficulties: Difficulties | None
+) -> float | None:
+    lengths = [row.characters - row.opponent_characters for row in rows]
+    if difficulties is None:
+        return length_control.win_rate(preferences, lengths)
+    hardness = [difficulties.by_id[row.id] for row in rows]
+    return instruction_difficulty.win_rate(preferences, lengths, hardness, difficulties.gamed)
 
 
 def _verdict(contest: Contest, language: str, preference: float | None) -> Verdict:

@@ -11,8 +11,9 @@ from selfimprove_pipeline import evaluate, stages, verdicts
 from selfimprove_pipeline.artifacts import Evaluated, Manifest, Verdict
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
+from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.recipe import Suite
+from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.verdicts import Contest, Opinion, Question
 from selfimprove_pipeline.workers.setting import Setting
@@ -20,7 +21,7 @@ from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import Survey
 from selfimprove_pipeline.workers.tasks import PART, Rows, Task
 
-JUDGE: Final = "judge"
+JUDGE: Final[Stage] = "judge"
 
 
 def task(setting: Setting, target: Target, found: Survey, identify: Identify) -> Task[Verdict]:
@@ -29,36 +30,57 @@ def task(setting: Setting, target: Target, found: Survey, identify: Identify) ->
     language = target.part.removeprefix(f"{suite.name}.")
     answers = setting.repository.rows(found["evaluate"].manifests[target.part], Evaluated)
     opponents = _opponents(setting, suite, language, identify)
+    return task_of(
+        target,
+        [contest(row, *opponents[row.id]) for row in answers],
+        language,
+        difficulties=setting.difficulties.get((suite.name, language)),
+        known=_judged_before(setting, target),
+    )
+
+
+def task_of(
+    target: Target,
+    contests: Sequence[Contest],
+    language: str,
+    *,
+    difficulties: Difficulties | None = None,
+    known: Sequence[Verdict] = (),
+) -> Task[Verdict]:
+    """Return the task of some contests; `known` verdicts are taken as they are."""
+    by_id = {contest.id: contest for contest in contests}
     positions = target.recipe["evaluation.judge.positions"]
-    contests = {row.id: _contest(row, opponents[row.id]) for row in answers}
 
     def pending(done: Rows[Verdict], share: Share) -> Iterator[Question]:
         # Budget and concurrency are the run's, so of several pods the first one asks for all.
-        own = contests.values() if share.number == 0 else ()
-        return verdicts.questions(own, done, positions)
+        return verdicts.questions(contests if share.number == 0 else (), done, positions)
 
     def row(completion: Completion, done: Rows[Verdict]) -> Verdict:
         if not isinstance(completion, Opinion):
             message = f"expected an opinion of a judge, found {type(completion).__name__}"
             raise TypeError(message)
         name = verdicts.id_of(completion.key)
-        return verdicts.counted(completion, contests[name], language, done.get(name), positions)
+        return verdicts.counted(completion, by_id[name], language, done.get(name), positions)
 
     def describe(made: Sequence[Verdict]) -> dict[str, Mapping[str, float]]:
-        return {"counts": verdicts.counts(made), "measures": verdicts.measures(made)}
+        measures = verdicts.measures(made, difficulties)
+        return {"counts": verdicts.counts(made), "measures": measures}
 
-    ruled = [verdicts.by_rule(contest, language) for contest in contests.values()]
-    given = [verdict for verdict in ruled if verdict is not None]
-    return Task(
-        target,
-        f"{language}.jsonl",
-        Verdict,
-        list(contests),
-        pending,
-        row,
-        describe,
-        given=given,
-        keeps_each=True,
+    ruled = [verdicts.by_rule(contest, language) for contest in contests]
+    given = [*known, *(verdict for verdict in ruled if verdict is not None)]
+    name, order = f"{language}.jsonl", list(by_id)
+    return Task(target, name, Verdict, order, pending, row, describe, given=given, keeps_each=True)
+
+
+def contest(row: Evaluated, opponent: str, is_opponent_off_target: bool) -> Contest:
+    """Return the contest of an answer with another one to the same prompt."""
+    return Contest(
+        id=row.id,
+        prompt=row.prompt,
+        answer=row.completion,
+        is_off_target=row.is_off_target,
+        opponent=opponent,
+        is_opponent_off_target=is_opponent_off_target,
     )
 
 
@@ -82,6 +104,18 @@ def _cost(manifest: Manifest) -> tuple[int, int]:
     return counts["questions"], counts["promptTokens"] + counts["completionTokens"]
 
 
+def _judged_before(setting: Setting, target: Target) -> tuple[Verdict, ...]:
+    """Return the verdicts on the same answers from before their difficulty was given."""
+    inputs = {name: value for name, value in target.inputs.items() if name != stages.DIFFICULTY}
+    if inputs == target.inputs:
+        return ()
+    key = stages.key(
+        JUDGE, target.part, fields=target.recipe, inputs=inputs, versions=target.versions
+    )
+    manifest = setting.repository.manifest(JUDGE, key)
+    return () if manifest is None else setting.repository.rows(manifest, Verdict)
+
+
 def _opponents(
     setting: Setting, suite: Suite, language: str, identify: Identify
 ) -> Mapping[str, tuple[str, bool]]:
@@ -95,15 +129,3 @@ def _opponents(
     manifest = setting.base_evaluations()[stages.suite_part(suite.name, language)]
     rows = setting.repository.rows(manifest, Evaluated)
     return {row.id: (row.completion, row.is_off_target) for row in rows}
-
-
-def _contest(row: Evaluated, opponent: tuple[str, bool]) -> Contest:
-    text, is_off_target = opponent
-    return Contest(
-        id=row.id,
-        prompt=row.prompt,
-        answer=row.completion,
-        is_off_target=row.is_off_target,
-        opponent=text,
-        is_opponent_off_target=is_off_target,
-    )

@@ -1,20 +1,24 @@
 """What a run is for a worker: the resolved recipe, its inputs and where they lie."""
 
+import dataclasses
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from selfimprove_pipeline import alpaca, artifacts, hub, prompts, stages, suites
 from selfimprove_pipeline.artifacts import File, Index, Manifest, Prompt
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Run, Spec, Stage, Suite
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers.shards import WHOLE, Share
+
+T = TypeVar("T")
 
 CLAIM: Final = "pvc://"
 MODEL_MOUNT: Final = "SELFIMPROVE_MODEL_MOUNT"
@@ -130,13 +134,12 @@ class Setting:
     @cached_property
     def references(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
         """The outputs that a suite's answers are compared with, by suite and language, then id."""
-        found: dict[tuple[str, str], Mapping[str, str]] = {}
-        for suite in self.spec.evaluation.suites:
-            if suite.reference_uri is not None:
-                own = {tag: rows for (name, tag), rows in self.suites.items() if name == suite.name}
-                outputs = alpaca.outputs(suite.reference_uri, own, self.store.read)
-                found |= {(suite.name, tag): by_id for tag, by_id in outputs.items()}
-        return found
+        return self._beside_references(alpaca.outputs)
+
+    @cached_property
+    def difficulties(self) -> Mapping[tuple[str, str], Difficulties]:
+        """How hard the instructions of a suite are, by suite and language, where that is given."""
+        return self._beside_references(alpaca.difficulties)
 
     def base_evaluations(self) -> Mapping[str, Manifest]:
         """Return the finished evaluations of M0 by part, as the run's index names them."""
@@ -161,7 +164,7 @@ class Setting:
     def check_inputs(self) -> None:
         """Read every input once, so that a mistake is told before anything is computed."""
         self.check_prompts()
-        _ = self.base, self.suites, self.references
+        _ = self.base, self.suites, self.references, self.difficulties
 
     def check_prompts(self) -> None:
         """Raise where the prompts of an iteration are wrong or too few."""
@@ -184,6 +187,10 @@ class Setting:
             suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
             sft=sft.digest if sft else None,
             opponents=self._opponents(index),
+            difficulties={
+                name: artifacts.digest(dataclasses.asdict(known))
+                for name, known in self.difficulties.items()
+            },
         )
 
     def trained(self, manifest: Manifest) -> Model:
@@ -194,6 +201,18 @@ class Setting:
     def folder(self, model: Model) -> Path:
         """Return a folder on this machine with the model's files, digests checked."""
         return self.repository.fetch_model(model.uri, files=model.files)
+
+    def _beside_references(
+        self, read: Callable[[str, Parallel, alpaca.Read], Mapping[str, T]]
+    ) -> dict[tuple[str, str], T]:
+        """Return what lies in the folders of references, by suite and language."""
+        found: dict[tuple[str, str], T] = {}
+        for suite in self.spec.evaluation.suites:
+            if suite.reference_uri is not None:
+                own = {tag: rows for (name, tag), rows in self.suites.items() if name == suite.name}
+                read_here = read(suite.reference_uri, own, self.store.read)
+                found |= {(suite.name, tag): value for tag, value in read_here.items()}
+        return found
 
     def _opponents(self, index: int) -> dict[tuple[str, str], str | None]:
         """Return the digests of what judged answers are compared with; M0 has no M0 to meet."""
