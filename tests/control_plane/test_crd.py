@@ -156,6 +156,7 @@ IMMUTABLE: dict[str, dict[str, Any] | str] = {
     "pairing": {"filters": {"empty": False}},
     "training": {"lora": {"r": 4}},
     "evaluation": {"suites": [{"name": "offTarget", "uri": "s3://eval/set"}]},
+    "gates": {"minimumGain": 0.1},
     "storage": {"secretRef": {"name": "other"}},
     "stagePods": "Separate",
     "scheduling": {"queueName": "gpu"},
@@ -236,7 +237,9 @@ def longest_status() -> api.Status:
     """Return the status of a run of 100 iterations in 30 languages."""
     time, digest = STARTED["startTime"], "a" * 64
     finished = {"startTime": time, "completionTime": time}
-    numbers = {"pairs": 999_999, "drops": 999_999, "score": "0.123"}
+    score = {"score": "0.123", "scoreLow": "0.012", "scoreHigh": "0.234"}
+    gate = {"gate": "LeftOut", "why": "accuracy 0.300 [0.219, 0.396] n 1000000"}
+    numbers = {"pairs": 999_999, "drops": 999_999, **score, **gate}
     languages = [{"language": f"{chr(97 + i)}aa-Latn-419", **numbers} for i in range(26)]
     languages += [{"language": f"{chr(97 + i)}bb-Latn-419", **numbers} for i in range(4)]
     measured = {"modelDigest": digest, "pairs": 999_999, "gain": "+0.123"}
@@ -251,7 +254,7 @@ def longest_status() -> api.Status:
         "conditions": [{"type": one, "lastTransitionTime": time, **said} for one in types],
         "stages": [
             {"name": f"stage-{i}", "state": "Running", "digest": digest, **finished}
-            for i in range(8)
+            for i in range(12)
         ],
         "iterations": [{"index": i, **measured, **finished} for i in range(101)],
         "numbers": [{"index": i, "languages": languages} for i in (99, 100)],

@@ -113,7 +113,12 @@ def test_reward_accuracy_is_the_share_of_decided_pairs_that_prefer_the_right_tex
     gold = {"de": dict.fromkeys("abcde", "right")}
     found = score.score(pairs, gold)
 
-    assert score.measures(found) == {"rewardAccuracy.de": pytest.approx(2 / 3)}
+    low, high = 0.2077, 0.9385  # Wilson's of 2 of 3, by hand
+    assert score.measures(found) == {
+        "rewardAccuracy.de": pytest.approx(2 / 3),
+        "rewardAccuracyLow.de": pytest.approx(low, abs=1e-4),
+        "rewardAccuracyHigh.de": pytest.approx(high, abs=1e-4),
+    }
     assert score.counts(found) == {"pairs": 5, "decided.de": 3}
 
 

@@ -323,6 +323,10 @@ def test_show_tells_the_win_rate_with_its_interval(tmp_path: Path) -> None:
     manifest = found.manifests["xAlpacaEval.de"]
     assert {name: measured[name] for name in manifest.measures} == manifest.measures
     assert (measured["judged"], measured["malformed"], measured["n"]) == (COUNT, 0, COUNT)
-    assert [stage["name"] for stage in told["iterations"][0]["stages"]] == ["evaluate", "judge"]
+    assert [stage["name"] for stage in told["iterations"][0]["stages"]] == [
+        "evaluate",
+        "gate",
+        "judge",
+    ]
     low, high = manifest.measures["winRateLow"], manifest.measures["winRateHigh"]
     assert f"de 0.500 [{low:.3f}, {high:.3f}] (n {COUNT})" in "\n".join(show.key_numbers(told))

@@ -21,7 +21,8 @@ from selfimprove_pipeline.workers.survey import manifest_of, survey
 from support.runs import run
 
 TOOLCHAIN = Toolchain(inference={}, light={}, training={}, translation={})
-ALL: tuple[Stage, ...] = ("evaluate", "generate", "translate", "pair", "score", "train")
+ALL: tuple[Stage, ...] = ("evaluate", "gate", "generate", "translate", "pair", "score", "train")
+COUNTS: dict[Stage, dict[str, int]] = {"gate": {"refused": 0, "tooLittleGain": 0}}
 
 
 def setting(folder: Path, *, num_prompts: int = 8, **values: Any) -> Setting:
@@ -58,7 +59,8 @@ class Committing:
             if name in found and name in self.stages:
                 for target in found[name].missing:
                     content = f"{name} {target.part} {index}".encode()
-                    self.setting.repository.commit(manifest_of(target), {"rows.jsonl": content})
+                    manifest = manifest_of(target, counts=COUNTS.get(name, {}))
+                    self.setting.repository.commit(manifest, {"rows.jsonl": content})
 
 
 def start(one: Setting, spawn: local.Spawn) -> Index:

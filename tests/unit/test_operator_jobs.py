@@ -97,7 +97,7 @@ def test_every_golden_file_belongs_to_a_launch() -> None:
         (
             "separate",
             "evaluate",
-            "worker inference FILE --iteration 0 --engine vllm --stages evaluate",
+            "worker inference FILE --iteration 0 --engine vllm --stages evaluate,gate",
         ),
         ("separate", "pair", "worker light FILE --iteration 0 --engine vllm --stages pair"),
         ("separate", "train", "worker training FILE --iteration 0 --engine vllm --stages train"),

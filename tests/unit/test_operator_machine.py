@@ -76,11 +76,12 @@ class Clusters(RuleBasedStateMachine):
         self.machine.controller.collect()
 
     @precondition(lambda self: self.machine.jobs())
-    @rule(data=st.data())
-    def succeed(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), is_stopped=st.sampled_from([False, False, False, True]))
+    def succeed(self, data: st.DataObject, is_stopped: bool) -> None:
         job = data.draw(st.sampled_from(self.machine.jobs()))
         if not job["spec"]["suspend"] and job["spec"]["parallelism"]:
-            self.machine.succeed(job["metadata"]["name"], pairs=3)
+            totals = {"stopped": "StoppedByGate"} if is_stopped else {}
+            self.machine.succeed(job["metadata"]["name"], pairs=3, **totals)
 
     @precondition(lambda self: self.machine.jobs())
     @rule(data=st.data(), code=st.sampled_from([1, 75, 137, 143, 128, 0]))

@@ -99,6 +99,44 @@ def test_what_the_check_warns_of_is_told_once() -> None:
     assert machine.job() == "run-0-inference-0"
 
 
+@pytest.mark.parametrize(
+    ("at", "reason"), [("inference", "StoppedByGate"), ("light", "NoPairs")], ids=["model", "pairs"]
+)
+def test_a_run_that_a_gate_stops_is_reported_and_succeeds(at: str, reason: str) -> None:
+    """No later unit of the iteration and no later iteration begins, and the outcome says why."""
+    machine, key = started()
+    launched: list[str] = []
+
+    def end(job: str) -> None:
+        launched.append(job)
+        is_stopped = job.startswith((f"run-0-{at}", "run-0-report"))
+        totals = {"stopped": reason, "message": "the final model is M0"} if is_stopped else {}
+        machine.succeed(job, **totals)
+
+    machine.run_to_end(key, on_job=end)
+    units = [job.split("-")[2] for job in launched]
+
+    assert units == [*["check", "inference", "light"][: 2 + (at == "light")], "report"]
+    assert said(machine, key) == ("True", reason, "the final model is M0")
+
+
+def test_what_a_gate_decided_stands_beside_the_score() -> None:
+    """By language, with the score's interval and the numbers of the decision."""
+    machine, key = at_inference()
+    told = {"language": "es", "score": "0.500", "scoreLow": "0.400", "scoreHigh": "0.600"}
+    decided = {"gate": "Worse", "why": "-0.100 [-0.150, -0.050], p 0.001"}
+    numbers = {"iteration": 0, "languages": [{**told, **decided, "unknown": 1}]}
+    (pod,) = machine.controller.pods(NAMESPACE, machine.job())
+    line = json.dumps({"event": "numbers", **numbers})
+    machine.cluster.logs[NAMESPACE, pod["metadata"]["name"]] = line
+    machine.succeed(machine.job())
+    machine.settle()
+    (found,) = machine.status(key).numbers
+
+    shown = found.languages[0].model_dump(by_alias=True, exclude_none=True)
+    assert shown == {**told, **decided}
+
+
 @pytest.mark.parametrize("code", [1, 75, 137], ids=["failure", "try again", "killed for memory"])
 def test_a_failure_is_an_attempt_with_a_back_off(code: int) -> None:
     """The program's own failure is launched again after 10 s, then 20 s, under a new number."""

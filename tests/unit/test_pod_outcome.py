@@ -10,7 +10,8 @@ from selfimprove_pipeline import outcome, pod
 from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
-from selfimprove_pipeline.outcome import Found, Manifests, Outcome
+from selfimprove_pipeline.gates import Manifests
+from selfimprove_pipeline.outcome import Found, Outcome
 from selfimprove_pipeline.workers.survey import INFERENCE, LIGHT, TRAINING
 from support.runs import run
 
@@ -93,7 +94,7 @@ def test_the_numbers_of_65_languages_fit_the_last_line(log: Path) -> None:
         drops={language: {"empty": 10**9} for language in others},
     )
     found: Manifests = {"evaluate": evaluated(**dict.fromkeys(others, 0.5)), "pair": {"": made}}
-    state = Found(100, "d" * 64, found, evaluated(**dict.fromkeys(others, 0.25)))
+    state = Found(100, "d" * 64, found, evaluated(**dict.fromkeys(others, 0.25)), last=100)
     told = outcome.of_stages((*INFERENCE, *LIGHT, *TRAINING), spec, state)
     written = Lines()
     pod.succeeded(told, Emitter(written))  # type: ignore[arg-type]
@@ -129,7 +130,7 @@ def test_score_and_gain_are_means_over_the_other_languages(
 ) -> None:
     """The dominant language does not count, and what is not measured is not told."""
     spec = run(evaluation__suites=SUITE).spec
-    state = Found(1, "model", {"evaluate": evaluated(**now)}, evaluated(**before))
+    state = Found(1, "model", {"evaluate": evaluated(**now)}, evaluated(**before), last=1)
     assert outcome.of_stages(("evaluate",), spec, state).totals == expected
 
 
@@ -138,7 +139,8 @@ def test_a_run_without_suites_tells_its_pairs() -> None:
     spec = run(evaluation__suites=[]).spec
     counts = {"pairs": 3, "drops": 2, "pairs.es": 2, "pairs.de": 1}
     made = manifest("pair", rows=3, counts=counts, drops={"es": {"empty": 1, "identical": 1}})
-    told = outcome.of_stages(("pair", "score"), spec, Found(0, "model", {"pair": {"": made}}, {}))
+    state = Found(0, "model", {"pair": {"": made}}, {}, last=1)
+    told = outcome.of_stages(("pair", "score"), spec, state)
     assert told.totals == {"rows": 3, "pairs": 3, "drops": 2}
     assert set(told.stages) == {"pair"}
     assert told.languages == (

@@ -166,7 +166,8 @@ def test_pods_make_what_the_local_runner_makes(world: World) -> None:
     }
     found = {stage: made for stages in messages.values() for stage, made in stages.items()}
     assert found == {stage: digest(world, 0, stage) for stage in ALL}
-    assert world.ended["last"].message["stages"] == {"evaluate": digest(world, 1, "evaluate")}
+    measured = {stage: digest(world, 1, stage) for stage in ("evaluate", "gate")}
+    assert world.ended["last"].message["stages"] == measured
     models = [iteration["model"]["digest"] for iteration in world.alone["iterations"]]
     assert [world.ended[name].message["model"] for name in ("train", "last")] == models
     assert not list(world.runs.glob("artifacts/*/*/parts/**/*.jsonl"))
@@ -218,7 +219,7 @@ def test_a_finished_stage_is_told_again_without_its_model(world: World, tmp_path
     again = pods("inference", 0, "--stages=generate,translate")
     assert again.message == world.ended["shard 0"].message
     assert [event["event"] for event in again.events] == ["numbers"]
-    assert again.numbers == world.ended["pair"].numbers
+    assert again.numbers == world.ended["score"].numbers
 
 
 def test_the_index_tells_what_computed_an_iteration(world: World) -> None:
@@ -230,7 +231,7 @@ def test_the_index_tells_what_computed_an_iteration(world: World) -> None:
     assert first.toolchain["inference"]["engine"] == "transformers"
     assert first.toolchain["training"]["worldSize"] == "1"
     assert set(last.toolchain) == {"inference", "translation", "light"}
-    assert set(first.finished) == {*ALL, "judge"}  # without a judge there is nothing to do
+    assert set(first.finished) == {*ALL, "gate", "judge"}  # two have nothing to do
     assert sorted(first.computed) == sorted(
         key for keys in first.keys.values() for key in keys.values()
     )
@@ -251,7 +252,7 @@ def test_a_run_without_suites_names_its_last_model(world: World, tmp_path: Path)
     index = Index.of_line((store / "runs" / "runs" / "team.pods" / "index.json").read_bytes())
     expected = [iteration["model"]["digest"] for iteration in world.alone["iterations"]]
     assert [entry.model_digest for entry in index.iterations] == expected
-    assert index.iterations[1].finished == ("evaluate", "judge")
+    assert index.iterations[1].finished == ("evaluate", "gate", "judge")
     assert report.message["model"] == expected[1]
 
 

@@ -153,6 +153,11 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluation.judge.maxConcurrency": 7,
     "evaluation.judge.budget.requests": 7,
     "evaluation.judge.budget.tokens": 7,
+    "gates.mode": "Disabled",
+    "gates.rewardAccuracy": 0.5,
+    "gates.rewardAccuracyWarning": 0.5,
+    "gates.minimumDecided": 7,
+    "gates.minimumGain": 0.1,
     "storage.endpoint": "http://minio:9000",
     "storage.region": "eu-1",
     "storage.bucket": "other",
@@ -192,6 +197,7 @@ EXPECTED: dict[str, set[Stage]] = {
         "pair",
         "score",
         "evaluate",
+        "gate",
         "judge",
     },  # inputs of pair and score by language
     "evaluation.suites": set(),  # its rows are an input; its own fields have their own test
@@ -215,6 +221,7 @@ def iteration(**values: Any) -> Iteration:
             for suite in spec.evaluation.suites
             if suite.is_judged
         },
+        earlier={"exactMatch.es": "answers of M_(t-1)"},
     )
 
 
@@ -226,11 +233,10 @@ class Digests(dict[tuple[Stage, str], str]):
 
 
 def keys(one: Iteration) -> dict[Stage, dict[str, str]]:
-    """Return the keys of every part by stage."""
-    return {
-        stage: {target.part: target.key for target in stages.targets(stage, one, Digests()) or ()}
-        for stage in STAGES
-    }
+    """Return the keys of every part by stage; that of a gate as in a later iteration."""
+    found = {stage: stages.targets(stage, one, Digests()) or () for stage in STAGES}
+    found["gate"] = stages.targets("gate", dataclasses.replace(one, index=1), Digests()) or ()
+    return {stage: {target.part: target.key for target in made} for stage, made in found.items()}
 
 
 def changed(before: Iteration, after: Iteration) -> set[Stage]:
@@ -400,7 +406,7 @@ def test_another_model_changes_every_key_but_those_of_rows_alone() -> None:
     """Pairs, scores and verdicts depend on the model through the digests of its answers."""
     after = dataclasses.replace(iteration(), model="other")
 
-    assert changed(iteration(), after) == set(STAGES) - {"pair", "score", "judge"}
+    assert changed(iteration(), after) == set(STAGES) - {"pair", "score", "gate", "judge"}
 
 
 def test_targets_are_unknown_until_their_inputs_are_finished() -> None:
@@ -424,6 +430,35 @@ def test_a_changed_answer_in_one_language_leaves_the_other_directions_alone() ->
     new = {t.part: t.key for t in stages.targets("translate", one, Changed()) or ()}
 
     assert {part for part in old if old[part] != new[part]} == {"es_en"}
+
+
+def test_languages_that_are_left_out_are_in_the_keys_of_a_training_alone() -> None:
+    """Nothing left out leaves the keys as they were before there were gates."""
+    plain, some = iteration(), dataclasses.replace(iteration(), left_out=("de",))
+    (target,) = stages.targets("train", plain, Digests()) or ()
+
+    assert changed(plain, some) == {"reference", "train"}
+    assert stages.LEFT_OUT not in target.recipe
+
+
+def test_a_gate_depends_on_the_answers_of_both_models_in_trained_languages() -> None:
+    """M0 has none before it, and languages that are not trained are not asked."""
+    one = dataclasses.replace(iteration(), index=1)
+    other = dataclasses.replace(one, earlier={"exactMatch.es": "other"})
+    unseen = dataclasses.replace(one, earlier={**one.earlier, "exactMatch.bn": "other"})
+    (target,) = stages.targets("gate", one, Digests()) or ()
+
+    assert stages.targets("gate", iteration(), Digests()) == ()
+    assert set(target.inputs) == {"now/exactMatch.es", "before/exactMatch.es"}
+    assert changed(one, other) == {"gate"}
+    assert changed(one, unseen) == set()
+
+
+def test_after_a_stop_nothing_is_made_of_the_model_but_verdicts() -> None:
+    """What a gate has ended generates, pairs and trains nothing."""
+    stopped = dataclasses.replace(iteration(), index=1, stop="StoppedByGate")
+
+    assert {stage for stage, made in keys(stopped).items() if made} == {"judge"}
 
 
 def test_verdicts_depend_on_both_answers_and_are_unknown_without_them() -> None:

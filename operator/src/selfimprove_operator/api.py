@@ -184,6 +184,18 @@ class LanguageNumbers(Part):
     score: Decimal | None = None
     """score of M_t on the first suite."""
 
+    score_low: Decimal | None = None
+    """scoreLow is the lower bound of the score's 95 % interval."""
+
+    score_high: Decimal | None = None
+    """scoreHigh is the upper bound of the score's 95 % interval."""
+
+    gate: Literal["Worse", "LeftOut", "Warned", "Passed", "NotMeasured"] | None = None
+    """gate is the gravest decision on the language: M_t is worse, its pairs are left out."""
+
+    why: Annotated[str, StringConstraints(max_length=128)] | None = None
+    """why the gate decided so, in numbers."""
+
 
 class IterationNumbers(Part):
     """Per-language numbers of one iteration."""
@@ -269,7 +281,7 @@ class Status(Part):
     stages: Annotated[
         tuple[StageStatus, ...],
         Field(
-            max_length=8,
+            max_length=12,
             json_schema_extra={
                 "x-kubernetes-list-type": "map",
                 "x-kubernetes-list-map-keys": ["name"],

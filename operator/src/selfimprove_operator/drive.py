@@ -23,7 +23,7 @@ from selfimprove_operator.observed import Child, Pod, Run
 from selfimprove_operator.units import Unit
 from selfimprove_pipeline.recipe import Spec
 
-TELLS_NUMBERS: Final = ("inference", "evaluate", "light", "pair")
+TELLS_NUMBERS: Final = ("inference", "evaluate", "light", "pair", "score")
 """Units whose log ends with numbers by language."""
 NEEDS_DRY_RUN: Final = ("inference", "evaluate", "generate")
 """Units that may be a run's first on a GPU."""

@@ -23,6 +23,11 @@ from selfimprove_pipeline.recipe import Spec
 FIRST_BACK_OFF_SECONDS: Final = 10.0
 LONGEST_BACK_OFF_SECONDS: Final = 600.0
 ITERATIONS_WITH_NUMBERS: Final = 2
+REPORT: Final = "report"
+TOLD: Final[Mapping[str, str]] = {
+    str(info.alias): name for name, info in LanguageNumbers.model_fields.items()
+}
+"""Numbers that a stage tells of a language, and their fields in the status."""
 
 
 def enter(draft: Draft, spec: Spec, iteration: int, unit: Unit) -> None:
@@ -98,9 +103,15 @@ def succeed(
     if numbers is not None:
         _note_numbers(draft, numbers)
     iteration = draft.launch.iteration
-    position = units.following(spec, iteration, unit.name)
+    stopped = result.totals.get("stopped")
+    if stopped and unit.name != REPORT:
+        enter(draft, spec, iteration, units.unit(REPORT, spec, iteration))
+        return
+    position = None if stopped else units.following(spec, iteration, unit.name)
     if position is None:
-        finish(draft, is_success=True, reason="Succeeded", message="every iteration is done")
+        reason = str(stopped or "Succeeded")
+        message = str(result.totals.get("message", "every iteration is done"))
+        finish(draft, is_success=True, reason=reason, message=message)
         return
     if position[0] != iteration:
         _end_iteration(draft, iteration)
@@ -145,7 +156,7 @@ def _note_numbers(draft: Draft, numbers: Mapping[str, Any]) -> None:
     for told in numbers.get("languages", ()):
         language = str(told["language"])
         row = before.get(language) or LanguageNumbers(language=language)
-        fields = {key: told[key] for key in ("pairs", "drops", "score") if key in told}
+        fields = {key: told[name] for name, key in TOLD.items() if name in told}
         before[language] = row.model_copy(update=fields)
     entries[index] = IterationNumbers(index=index, languages=tuple(before.values()))
     latest = sorted(entries)[-ITERATIONS_WITH_NUMBERS:]

@@ -12,15 +12,16 @@ from typing import Final
 
 from selfimprove_operator.api import Role, UnitName
 from selfimprove_pipeline.recipe import Spec, Stage
+from selfimprove_pipeline.stages import is_gated
 
 MEASURE: Final = "evaluate"
 
 STAGES: Final[Mapping[UnitName, tuple[Stage, ...]]] = {
     "check": (),
-    "inference": ("evaluate", "generate", "translate", "judge"),
+    "inference": ("evaluate", "gate", "generate", "translate", "judge"),
     "light": ("pair", "score"),
     "training": ("train",),
-    "evaluate": ("evaluate", "judge"),
+    "evaluate": ("evaluate", "gate", "judge"),
     "generate": ("generate",),
     "translate": ("translate",),
     "pair": ("pair",),
@@ -109,8 +110,10 @@ def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | 
 
 
 def _unit(name: UnitName, spec: Spec) -> Unit:
-    """Return a unit, without the stages that have nothing to measure or nobody to ask."""
+    """Return a unit, without the stages that have nothing to do or nobody to ask."""
     stages = STAGES[name]
+    if not is_gated(spec):
+        stages = tuple(stage for stage in stages if stage != "gate")
     if not spec.evaluation.suites:
         stages = tuple(stage for stage in stages if stage != "evaluate")
     if not any(suite.is_judged for suite in spec.evaluation.suites):

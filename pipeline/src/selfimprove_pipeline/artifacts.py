@@ -164,6 +164,22 @@ class Evaluated(Row):
     is_evasive: bool
 
 
+class GatedLanguage(Row):
+    """Is a model worse than the one before in a language? The paired difference on one suite."""
+
+    language: str
+    decision: Literal["Passed", "Worse", "NotMeasured"]
+    n: int = 0
+    """n prompts that both models have answered."""
+    change: float | None = None
+    """change of the suite's score, or of the share in the right language where it has none."""
+    low: float | None = None
+    high: float | None = None
+    """low and high are the bounds of the change's 95 % interval."""
+    p: float | None = None
+    """p of no change, corrected over the languages by Holm's method."""
+
+
 class Ballot(Row):
     """What a judge said of two answers that stood in one order."""
 
@@ -254,6 +270,19 @@ class Overlaps(Row):
 
 RunOutcome = Literal["Running", "Suspended", "Succeeded", "Failed"]
 
+StopReason = Literal["NoPairs", "StoppedByGate"]
+
+
+class Stop(Row):
+    """Why a run has ended before its last iteration, or without its last model."""
+
+    reason: StopReason
+    message: str
+    iteration: int
+    """iteration at which it was decided."""
+    final: int
+    """final is the index of the model that the run has come to."""
+
 
 class Index(Row):
     """What a run has: the keys of its artifacts by iteration and stage."""
@@ -271,7 +300,14 @@ class Index(Row):
     """started is when the latest start of the run began, in UTC, RFC 3339."""
     overlaps: Overlaps | None = None
     """overlaps of prompts and suites, None where there is nothing to compare."""
+    stop: Stop | None = Field(default=None, exclude_if=lambda value: value is None)
+    """stop says why the run has ended early, absent where it has not."""
     iterations: tuple["IterationIndex", ...] = ()
+
+    @property
+    def final(self) -> int:
+        """The index of the model that the run has come to so far."""
+        return self.stop.final if self.stop else len(self.iterations) - 1
 
 
 class IterationIndex(Row):

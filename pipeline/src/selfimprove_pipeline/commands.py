@@ -56,6 +56,9 @@ def run(arguments: Namespace, console: Console) -> None:
         console.print(f"{index.name}: suspended; {index.message}")
         return
     console.print(f"{index.name}: {done.summary}")
+    if index.stop is not None:
+        line = f"{index.stop.reason}: {index.stop.message}"
+        console.print(line, highlight=False, soft_wrap=True)
     if setting.spec.evaluation.suites:
         console.print(terminal(_story(setting.repository, setting.run)))
     for line in show.key_numbers(show.status(index, setting.repository)):
@@ -116,7 +119,7 @@ def export_model(arguments: Namespace, console: Console) -> None:
         made = _manifest(repository, index, stages.BESIDE[name] - 1, "train", name)
         source = repository.fetch_model(repository.uri("train", made.key), files=made.files)
     else:
-        number = _iteration(arguments, default=len(index.iterations) - 1, index=index)
+        number = _iteration(arguments, default=index.final, index=index)
         files = _manifest(repository, index, number - 1, "train").files if number else None
         source = repository.fetch_model(index.iterations[number].model_uri, files=files)
         name = f"M{number}"

@@ -90,6 +90,8 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
         case "score":
             has_gold = all(row.answer for rows in prompts.values() for row in rows)
             return 0, 0, 0, 1 if prompts and has_gold else 0
+        case "gate":
+            return 0, 0, 0, 1 if index and stages.is_gated(spec) else 0
         case "train":
             return 0, 0, 0, len(stages.trained_parts(index, spec)) if prompts else 0
         case "pair" | "reference":

@@ -9,18 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import (
     Index,
     IterationIndex,
     Manifest,
     Overlaps,
     RunOutcome,
+    Stop,
 )
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, survey
+from selfimprove_pipeline.workers.survey import Survey, manifests_of, survey
 
 NEUTRAL: Final = frozenset(
     {
@@ -44,16 +45,21 @@ class Ledger:
     started: str = field(default_factory=artifacts.timestamp)
     iterations: dict[int, IterationIndex] = field(default_factory=dict)
     overlaps: Overlaps | None = None
+    stop: Stop | None = None
 
     def __post_init__(self) -> None:
         """Begin with what an earlier start of the same recipe has found or made."""
         earlier = index_of(self.setting)
         if earlier is not None:
             self.iterations = {entry.index: entry for entry in earlier.iterations}
-            self.overlaps = earlier.overlaps
+            self.overlaps, self.stop = earlier.overlaps, earlier.stop
 
     def enter(self, index: int, model: Model, found: Survey) -> None:
-        """Note what an iteration has now."""
+        """Note what an iteration has now, and whether the run ends with it."""
+        spec = self.setting.spec
+        stop = gates.stop_of(index, self.setting.last, spec.gates, manifests_of(found))
+        if stop is not None or (self.stop is not None and self.stop.iteration == index):
+            self.stop = stop
         manifests = [m for state in found.values() for m in state.manifests.values()]
         self.iterations[index] = IterationIndex(
             index=index,
@@ -79,6 +85,7 @@ class Ledger:
             recipe=_recipe(self.setting),
             requested_revision=self.setting.requested_revision,
             model_revision=run.spec.model.revision,
+            stop=self.stop,
             iterations=tuple(self.iterations[number] for number in sorted(self.iterations)),
         )
         self.setting.repository.write_index(index, run.metadata.namespace)
@@ -147,6 +154,7 @@ def _begun(iteration: stages.Iteration, found: Survey) -> dict[str, dict[str, st
         for name, state in found.items()
         if state.missing
     }
+    iteration = gates.applied(iteration, manifests_of(found))
     pairs = found["pair"].manifests.get("") if "pair" in found else None
     done: dict[tuple[Stage, str], str] = {("pair", ""): pairs.digest} if pairs else {}
     for target in stages.targets("reference", iteration, done) or ():

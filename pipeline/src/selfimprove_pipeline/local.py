@@ -68,7 +68,7 @@ def run(
     except Exception as error:
         ledger.write("Failed", f"{error}".splitlines()[0] if f"{error}" else type(error).__name__)
         raise
-    return ledger.write("Succeeded")
+    return ledger.write("Succeeded", ledger.stop.message if ledger.stop else "")
 
 
 def _iterate(
@@ -84,6 +84,8 @@ def _iterate(
             spawn(worker, index)
             found = _state(setting, ledger, index, model)
             expect_finished(found, names, f"the {worker} worker of iteration {index}")
+        if ledger.stop is not None:
+            return
         if index < setting.last:
             model = setting.trained(found["train"].manifests[""])
 

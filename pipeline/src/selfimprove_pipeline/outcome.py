@@ -9,12 +9,14 @@ from dataclasses import dataclass, field
 from statistics import fmean
 from typing import Any
 
-from selfimprove_pipeline import artifacts, show
-from selfimprove_pipeline.artifacts import Manifest
+from selfimprove_pipeline import artifacts, gates, show
+from selfimprove_pipeline.artifacts import Manifest, Stop
+from selfimprove_pipeline.gates import Manifests
 from selfimprove_pipeline.recipe import Spec, Stage
+from selfimprove_pipeline.statistics import wilson
 
-Manifests = Mapping[Stage, Mapping[str, Manifest]]
-"""Finished artifacts of an iteration by stage and part."""
+MESSAGE_CHARACTERS = 600
+"""Characters of a stop's message that fit into the termination message with the totals."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,8 @@ class Found:
     manifests: Manifests
     evaluated_before: Mapping[str, Manifest]
     """evaluatedBefore is the evaluation of M(iteration - 1), from which the gain is measured."""
+    last: int
+    """last is the index of the last model."""
 
 
 def of_stages(names: Sequence[Stage], spec: Spec, state: Found) -> Outcome:
@@ -57,29 +61,50 @@ def of_stages(names: Sequence[Stage], spec: Spec, state: Found) -> Outcome:
     if "pair" in names or "train" in names:
         for manifest in found.get("pair", {}).values():
             totals |= {name: manifest.counts[name] for name in ("pairs", "drops")}
+    stop = gates.stop_of(state.iteration, state.last, spec.gates, found)
     return Outcome(
         digest=artifacts.digest_of(digests),
         iteration=state.iteration,
         stages=digests,
         model=state.model,
-        totals=totals,
+        totals=totals | stopped(stop),
         languages=tuple(by_language(spec, found)),
     )
 
 
+def stopped(stop: Stop | None) -> dict[str, int | str]:
+    """Return what the operator is told of a run that ends early, nothing of one that goes on."""
+    if stop is None:
+        return {}
+    return {"stopped": stop.reason, "message": stop.message[:MESSAGE_CHARACTERS]}
+
+
 def by_language(spec: Spec, found: Manifests) -> Iterator[dict[str, int | str]]:
-    """Yield what is known of each language: pairs, drops and the score on the first suite."""
+    """Yield what is known of each language.
+
+    That is pairs, drops, the score on the first suite with its interval, and what the gates say.
+    """
     suites = spec.evaluation.suites
     scores = show.evaluation(found.get("evaluate", {})).get(suites[0].name, {}) if suites else {}
     pairs = found.get("pair", {}).get("")
+    decisions = gates.decisions(spec.gates, found)
     for language in spec.languages.all():
         numbers: dict[str, int | str] = {"language": language}
         if pairs is not None:
             numbers["pairs"] = pairs.counts.get(f"pairs.{language}", 0)
             numbers["drops"] = sum(pairs.drops.get(language, {}).values())
         if "score" in scores.get(language, {}):
-            numbers["score"] = f"{scores[language]['score']:.3f}"
+            numbers |= _score(scores[language])
+        if language in decisions:
+            numbers["gate"], numbers["why"] = decisions[language]
         yield numbers
+
+
+def _score(measured: Mapping[str, float]) -> dict[str, str]:
+    value, n = measured["score"], int(measured["n"])
+    interval = wilson(value * n, n)
+    told = {"score": value, "scoreLow": interval.low, "scoreHigh": interval.high}
+    return {name: f"{number:.3f}" for name, number in told.items()}
 
 
 def _scores(

@@ -21,7 +21,7 @@ from selfimprove_pipeline.outcome import Found, Outcome
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Toolchain
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, survey
+from selfimprove_pipeline.workers.survey import Survey, manifests_of, survey
 
 TERMINATION_LOG: Final = "SELFIMPROVE_TERMINATION_LOG"
 """Environment variable with the file of the termination message; it makes a process a pod."""
@@ -67,7 +67,7 @@ def equipped(setting: Setting, worker: str, index: int) -> Setting:
 def begin(setting: Setting, overlaps: Overlaps | None) -> Index:
     """Note in the index that the run begins; what an earlier run of its name noted goes."""
     book = Ledger(setting)
-    book.iterations = {}
+    book.iterations, book.stop = {}, None
     book.overlaps = overlaps
     return book.write("Running")
 
@@ -82,7 +82,8 @@ def note(setting: Setting, index: int, model: Model) -> Survey:
 
 def end(setting: Setting) -> Index:
     """Note in the index that the run has succeeded."""
-    return _book(setting).write("Succeeded")
+    book = _book(setting)
+    return book.write("Succeeded", book.stop.message if book.stop else "")
 
 
 def outcome_of(
@@ -93,7 +94,8 @@ def outcome_of(
     state = Found(
         iteration=index,
         model=model.digest,
-        manifests={name: state.manifests for name, state in found.items()},
+        manifests=manifests_of(found),
+        last=setting.last,
         evaluated_before=(
             show.manifests_of("evaluate", before, setting.repository) if before else {}
         ),

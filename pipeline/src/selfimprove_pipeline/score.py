@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from selfimprove_pipeline.artifacts import Pair, Score
 from selfimprove_pipeline.matching import is_right
+from selfimprove_pipeline.statistics import wilson
 
 
 def score(pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]]) -> tuple[Score, ...]:
@@ -17,13 +18,20 @@ def score(pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]]) -> tuple
 
 
 def measures(scores: Sequence[Score]) -> dict[str, float]:
-    """Return `rewardAccuracy.<language>` of the decided pairs, absent where none is decided."""
+    """Return the reward accuracy of the decided pairs, absent where none is decided.
+
+    By language `rewardAccuracy.<language>`, and the bounds of its Wilson interval as
+    `rewardAccuracyLow.<language>` and `rewardAccuracyHigh.<language>`.
+    """
     found = {}
     for language in sorted({score.language for score in scores}):
         decided = [s for s in scores if s.language == language and s.chosen != s.rejected]
         if decided:
             agreeing = sum(s.chosen > s.rejected for s in decided)
+            interval = wilson(agreeing, len(decided))
             found[f"rewardAccuracy.{language}"] = agreeing / len(decided)
+            found[f"rewardAccuracyLow.{language}"] = interval.low
+            found[f"rewardAccuracyHigh.{language}"] = interval.high
     return found
 
 

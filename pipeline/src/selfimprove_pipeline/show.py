@@ -8,9 +8,10 @@ from typing import Any
 
 from rich.table import Table
 
-from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import Index, IterationIndex, Manifest
-from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.recipe import Gates, Stage
+from selfimprove_pipeline.stages import MEASURING
 from selfimprove_pipeline.store.repository import Repository
 
 NAMES: tuple[Stage, ...] = tuple(info.name for info in stages.TABLE)
@@ -31,6 +32,7 @@ def status(index: Index, repository: Repository) -> dict[str, Any]:
         "name": index.name,
         "outcome": index.outcome,
         "message": index.message,
+        "final": index.final,
         "recipe": index.recipe,
         "iterations": described,
     }
@@ -38,7 +40,9 @@ def status(index: Index, repository: Repository) -> dict[str, Any]:
 
 def _iteration(entry: IterationIndex, index: Index, repository: Repository) -> dict[str, Any]:
     is_last = entry.index == index.recipe["iterations"]
-    names = ("evaluate", "judge") if is_last else NAMES
+    # An index from before there were gates has none to wait for.
+    all_names = (name for name in NAMES if name != "gate" or name in entry.keys)
+    names = tuple(name for name in all_names if not is_last or name in MEASURING)
     manifests = {name: manifests_of(name, entry, repository) for name in names}
     described = [_stage(name, manifests[name], entry) for name in names]
     return {
@@ -46,7 +50,16 @@ def _iteration(entry: IterationIndex, index: Index, repository: Repository) -> d
         "model": {"uri": _uri(entry, repository), "digest": entry.model_digest},
         "stages": _with_outcome([stage for stage in described if stage], index),
         "evaluation": evaluation(manifests["evaluate"], manifests["judge"]),
+        "gates": _gates(index, manifests),
     }
+
+
+def _gates(
+    index: Index, manifests: Mapping[Stage, Mapping[str, Manifest]]
+) -> dict[str, dict[str, str]]:
+    """Return decision and numbers by language, empty where no gate has decided anything."""
+    found = gates.decisions(Gates.model_validate(index.recipe.get("gates", {})), manifests)
+    return {tag: {"decision": decision, "why": why} for tag, (decision, why) in found.items()}
 
 
 def manifests_of(name: Stage, entry: IterationIndex, repository: Repository) -> dict[str, Manifest]:
@@ -182,6 +195,9 @@ def key_numbers(found: Mapping[str, Any]) -> list[str]:
                 continue
             scores = [f"{n} {_score(measures)}" for n, measures in languages.items()]
             lines.append(f"   {suite}: {'  '.join(scores)}")
+        for language, told in iteration["gates"].items():
+            if told["decision"] != "Passed":
+                lines.append(f"   gate: {language} {told['decision']}, {told['why']}")
     return lines
 
 

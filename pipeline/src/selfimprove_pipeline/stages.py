@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from selfimprove_pipeline import artifacts, recipe
+from selfimprove_pipeline.artifacts import StopReason
 from selfimprove_pipeline.recipe import Spec, Stage, Suite
 from selfimprove_pipeline.recipe.sources import Baseline
 
@@ -30,6 +31,7 @@ class StageInfo:
 
 TABLE: Final = (
     StageInfo("evaluate", ("model", "suites"), "<language>.jsonl a suite", "inference", True),
+    StageInfo("gate", ("answers", "answers of M_(t-1)"), "languages.jsonl", "inference", False),
     StageInfo(
         "judge", ("answers", "other answers"), "<language>.jsonl a suite", "inference", False
     ),
@@ -54,6 +56,15 @@ first iteration makes of M0 beside M1."""
 
 _OF_PAIRS: Final = ("training.beta", "training.nllWeight")
 """Fields of `train` that the NLL alone does not depend on."""
+
+MEASURING: Final[tuple[Stage, ...]] = ("evaluate", "gate", "judge")
+"""Stages of the last model, which is measured and nothing else."""
+
+LEFT_OUT: Final = "gates.leftOut"
+"""Where a training's key and manifest have the languages whose pairs it was not given."""
+
+GATE: Final = "1"
+"""Version of how a gate decides; a change raises it."""
 
 QUESTION: Final = "1"
 """Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
@@ -106,6 +117,12 @@ class Iteration:
     difficulties: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """difficulties holds, by judged suite and language, the digest of how hard the instructions
     are, where that is given."""
+    earlier: Mapping[str, str] = field(default_factory=dict)
+    """earlier holds the digests of the evaluation of M(index - 1) by part, if a gate asks."""
+    stop: StopReason | None = None
+    """stop tells that the run ends here: nothing more is made of the model."""
+    left_out: tuple[str, ...] = ()
+    """leftOut are the languages whose pairs are not trained on."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +139,8 @@ class Target:
 
 def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, ...] | None:
     """Return what a stage is to make, None while an input's digest or what computes it is open."""
+    if iteration.stop is not None and stage != "judge":
+        return ()
     inputs_by_part = _inputs(stage, iteration, done)
     versions = _versions(stage, iteration.toolchain)
     if inputs_by_part == {}:
@@ -129,7 +148,7 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
     if inputs_by_part is None or versions is None:
         return None
     return tuple(
-        _target(stage, part, _fields(stage, part, iteration.spec), inputs, versions)
+        _target(stage, part, _fields(stage, part, iteration), inputs, versions)
         for part, inputs in inputs_by_part.items()
     )
 
@@ -207,6 +226,8 @@ def _inputs(
         match stage:
             case "evaluate":
                 return _evaluate_inputs(iteration)
+            case "gate":
+                return _gate_inputs(iteration, done)
             case "judge":
                 return _judge_inputs(iteration, done)
             case "generate":
@@ -217,17 +238,13 @@ def _inputs(
                 return _pair_inputs(iteration, done)
             case "score":
                 return _score_inputs(iteration, done)
-            case "reference":
-                return {"": _training_inputs(iteration, done)}
-            case "train":
-                inputs = _training_inputs(iteration, done)
-                return dict.fromkeys(trained_parts(iteration.index, iteration.spec), inputs)
+            case "reference" | "train":
+                trained = trained_parts(iteration.index, iteration.spec)
+                parts = trained if stage == "train" else ("",)
+                inputs = {"model": iteration.model, "pairs": done["pair", ""]}
+                return dict.fromkeys(parts, inputs)
     except KeyError:
         return None
-
-
-def _training_inputs(iteration: Iteration, done: Digests) -> Mapping[str, str]:
-    return {"model": iteration.model, "pairs": done["pair", ""]}
 
 
 def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]] | None:
@@ -240,6 +257,22 @@ def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]] | 
             part = suite_part(suite, language, baseline)
             found[part] = {"model": model, "suite": rows}
     return found
+
+
+def _gate_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]]:
+    """Return both models' answers to the first suite in the languages that are trained."""
+    if not iteration.index or not is_gated(iteration.spec):
+        return {}
+    suite = iteration.spec.evaluation.suites[0].name
+    trained = (suite_part(suite, language) for language in iteration.spec.languages.all())
+    parts = [part for part in trained if part in iteration.earlier]
+    now = {f"now/{part}": done["evaluate", part] for part in parts}
+    return {"": {**now, **{f"before/{part}": iteration.earlier[part] for part in parts}}}
+
+
+def is_gated(spec: Spec) -> bool:
+    """Return whether models are compared with those before them."""
+    return spec.gates.mode == "Enforced" and bool(spec.evaluation.suites)
 
 
 def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]] | None:
@@ -303,6 +336,8 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
             if toolchain.inference is None or toolchain.light is None:
                 return None
             return {**toolchain.inference, **toolchain.light}
+        case "gate":
+            return {"gate": GATE}
         case "judge":
             return None if toolchain.light is None else {**toolchain.light, "question": QUESTION}
         case "score":
@@ -313,8 +348,9 @@ def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
             return toolchain.training
 
 
-def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
+def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
+    spec = iteration.spec
     values = recipe.fields_of(spec, stage)
     if not values.get(WRONG_ANSWER):
         values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
@@ -329,6 +365,8 @@ def _fields(stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
         values |= {f"suite.{path}": value for path, value in own.items()}
         if (baseline := baseline_of(part)) is not None:
             values["baseline"] = baseline
+    if stage in ("reference", "train") and iteration.left_out:
+        values[LEFT_OUT] = list(iteration.left_out)
     return values
 
 

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
 from selfimprove_pipeline.recipe.base import LANGUAGE_PATTERN, Affects, Part, Stage
+from selfimprove_pipeline.recipe.gates import Gates
 from selfimprove_pipeline.recipe.lifecycle import (
     Deadlines,
     Retries,
@@ -51,6 +52,7 @@ __all__ = [
     "Deadlines",
     "Evaluation",
     "Filters",
+    "Gates",
     "Generation",
     "Inference",
     "Judge",
@@ -121,7 +123,7 @@ class Spec(Part):
 
     profile: Profile = "lidr-safe"
     """profile fills what the file leaves open: `lidr-paper` as published, `lidr-safe` with
-    retries and filters."""
+    retries, filters and gates."""
 
     chat: Chat = Field(default_factory=Chat)
     """chat says how messages become tokens."""
@@ -143,6 +145,9 @@ class Spec(Part):
 
     evaluation: Evaluation = Field(default_factory=Evaluation)
     """evaluation of every model."""
+
+    gates: Gates = Field(default_factory=Gates)
+    """gates that pairs and models have to pass."""
 
     storage: Storage
     """storage of the artifacts."""

@@ -28,7 +28,9 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 from typing_extensions import override
 
-Stage = Literal["generate", "translate", "pair", "score", "reference", "train", "evaluate", "judge"]
+Stage = Literal[
+    "generate", "translate", "pair", "score", "reference", "train", "evaluate", "gate", "judge"
+]
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The two profiles: the values of every field that has no schema default.
 
 `lidr-paper` is the published method; values that no source states are ours and say so.
-`lidr-safe` adds what the paper's code lacks: retries, budgets and filters.
+`lidr-safe` adds what the paper's code lacks: retries, budgets, filters and gates.
 """
 
 from typing import Any, Final, Literal
@@ -59,6 +59,7 @@ LIDR_PAPER: Final[dict[str, Any]] = {
         "zeroStage": 3,
         "seed": 42,
     },
+    "gates": {"mode": "Disabled"},
 }
 
 LIDR_SAFE: Final[dict[str, Any]] = {
@@ -81,6 +82,7 @@ LIDR_SAFE: Final[dict[str, Any]] = {
             "repetition": True,
         },
     },
+    "gates": {"mode": "Enforced"},
 }
 
 PROFILES: Final[dict[Profile, dict[str, Any]]] = {"lidr-paper": LIDR_PAPER, "lidr-safe": LIDR_SAFE}

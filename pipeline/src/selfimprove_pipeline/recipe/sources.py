@@ -60,13 +60,13 @@ class Languages(Part):
         ),
     )
 
-    dominant: Annotated[Language, affects("pair", "evaluate", "judge")]
+    dominant: Annotated[Language, affects("pair", "evaluate", "gate", "judge")]
     """dominant is the language whose answers are preferred, as a BCP-47 tag."""
 
     others: Annotated[
         tuple[Language, ...],
         Field(min_length=1, max_length=64),
-        affects("pair", "evaluate", "judge"),
+        affects("pair", "evaluate", "gate", "judge"),
     ]
     """others are the languages to improve; in `lidr-paper` the last gives the dominant pairs."""
 

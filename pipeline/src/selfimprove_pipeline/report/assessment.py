@@ -7,7 +7,7 @@ model has more: the interval of its mean over the languages.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from selfimprove_pipeline import artifacts
+from selfimprove_pipeline import artifacts, contrast
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report import evaluation
@@ -107,7 +107,7 @@ def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAs
     story = evaluation.suite_story(suite, languages, answers)
     ordered = (*languages.others, languages.dominant)
     tags = tuple(tag for tag in ordered if (0, tag) in story.measured)
-    values = [evaluation.values_of(answers[suite.name, 0, tag], story.measure) for tag in tags]
+    values = [contrast.values_of(answers[suite.name, 0, tag], story.measure) for tag in tags]
     return SuiteAssessment(
         suite=story,
         languages=tags,
@@ -125,7 +125,7 @@ def _mean(values: Sequence[Mapping[str, float]]) -> Mean | None:
         return None
     parallel = mean_over(values)
     return Mean(
-        value=evaluation.mean_of(values),
+        value=contrast.mean_of(values),
         interval=bootstrap([parallel[name] for name in sorted(parallel)]) if parallel else None,
         languages=len(values),
         n=len(parallel) if parallel else None,

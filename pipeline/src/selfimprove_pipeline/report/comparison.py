@@ -6,56 +6,24 @@ languages one will look different by chance. `contenders` reads the rows, `recor
 """
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.report.evaluation import mean_of, measure_of, values_of
-from selfimprove_pipeline.report.story import Measure
-from selfimprove_pipeline.statistics import (
-    CONFIDENCE,
-    FEWEST,
-    Difference,
-    holm,
-    mean_over,
-    paired_bootstrap,
-    sign_flip,
+from selfimprove_pipeline.contrast import (
+    Contrast,
+    Measure,
+    Values,
+    common_ids,
+    contrast,
+    corrected,
+    mean_of,
+    measure_of,
+    values_of_both,
 )
-
-Values = Mapping[str, float]
+from selfimprove_pipeline.statistics import mean_over, paired_bootstrap, sign_flip
 
 Answers = Mapping[str, Evaluated]
 """One model's answers to a suite in one language, by id."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Contrast:
-    """B minus A in one language of a suite, or in the mean over the languages."""
-
-    language: str | None
-    """language, None for the mean."""
-    a: float
-    b: float
-    """a and b are the models' means over the prompts that both have answered."""
-    difference: Difference | None
-    """difference is None for a mean of languages whose ids are not the same."""
-    p: float | None
-    """p of no difference, None where `difference` is."""
-    adjusted: float | None = None
-    """adjusted is p corrected over the suite's languages; the mean is not one of them."""
-
-    @property
-    def value(self) -> float:
-        """B minus A."""
-        return self.b - self.a
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the difference is significant, else 0; 0 for very few prompts."""
-        p = self.p if self.language is None else self.adjusted
-        if self.difference is None or p is None or self.difference.n < FEWEST:
-            return 0
-        is_real = p < 1 - CONFIDENCE
-        return ((self.value > 0) - (self.value < 0)) if is_real else 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +63,16 @@ def suite_contrast(
     values = {}
     for language, (a, b) in answers.items():
         where = f"{name}, {language}"
-        common = _common(a, b)
+        common = common_ids(a, b)
         if len(common) < max(len(a), len(b)):
             notes.append(_uncommon(where, len(common), len(a), len(b)))
-        values[language] = _judged_by_both(a, b, common, measure)
+        values[language] = values_of_both(a, b, common, measure)
         if common and not values[language][0]:
             notes.append(f"{where}: not compared, {_NOT_JUDGED[measure]}")
     judged = {language: pair for language, pair in values.items() if pair[0]}
     if not judged:
         return None
-    contrasts = _corrected([_contrast(language, *pair) for language, pair in judged.items()])
+    contrasts = corrected([contrast(language, *pair) for language, pair in judged.items()])
     trained = [pair for language, pair in judged.items() if language not in unseen]
     return SuiteContrast(
         name=name,
@@ -121,41 +89,10 @@ _NOT_JUDGED: Mapping[Measure, str] = {
 }
 
 
-def _common(a: Answers, b: Answers) -> list[str]:
-    """Return the ids of the prompts that both have answered; the same id must mean the same."""
-    return sorted(name for name in a.keys() & b.keys() if a[name].prompt == b[name].prompt)
-
-
 def _uncommon(where: str, common: int, a: int, b: int) -> str:
     if not common:
         return f"{where}: not compared, no prompt is common to both ({a} of A, {b} of B)"
     return f"{where}: compared on the {common} prompts that both have answered ({a} of A, {b} of B)"
-
-
-def _judged_by_both(
-    a: Answers, b: Answers, ids: Sequence[str], measure: Measure
-) -> tuple[Values, Values]:
-    """Return what a measure says of the ids that it judges for both models."""
-    of_a, of_b = (values_of({name: rows[name] for name in ids}, measure) for rows in (a, b))
-    both = sorted(of_a.keys() & of_b.keys())
-    return {name: of_a[name] for name in both}, {name: of_b[name] for name in both}
-
-
-def _contrast(language: str, a: Values, b: Values) -> Contrast:
-    return Contrast(
-        language=language,
-        a=mean_of([a]),
-        b=mean_of([b]),
-        difference=paired_bootstrap(a, b),
-        p=sign_flip(a, b),
-    )
-
-
-def _corrected(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
-    adjusted = holm([found.p for found in contrasts if found.p is not None])
-    return tuple(
-        replace(found, adjusted=value) for found, value in zip(contrasts, adjusted, strict=True)
-    )
 
 
 def _mean(a: Sequence[Values], b: Sequence[Values]) -> Contrast | None:

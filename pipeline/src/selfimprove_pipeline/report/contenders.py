@@ -80,7 +80,7 @@ def entry_of(index: Index, number: int | None, name: str) -> IterationIndex:
     if number is not None and number > last:
         message = f"{name}@{number}: expected 0 to {last}, found {number}"
         raise InputError(message)
-    return index.iterations[-1 if number is None else number]
+    return index.iterations[index.final if number is None else number]
 
 
 def _evaluations(indexes: Iterable[Index], digest: str) -> Iterator[tuple[str, str]]:

@@ -5,16 +5,16 @@ models, so the interval is the paired one of `statistics`.
 """
 
 import random
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
+from selfimprove_pipeline.contrast import are_identified, mean_of, measure_of, values_of
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.story import (
     BaselineStory,
     Change,
     Judged,
-    Measure,
     Measured,
     Sample,
     SuiteStory,
@@ -87,11 +87,6 @@ def _baseline(name: str, suite: Suite, spec: Spec, answers: Answers) -> Baseline
     )
 
 
-def measure_of(rows: Iterable[Evaluated]) -> Measure:
-    """Return what answers are judged by: whether they are right, where gold answers tell."""
-    return "score" if any(row.score is not None for row in rows) else "offTarget"
-
-
 def measured(rows: Collection[Evaluated]) -> Measured:
     """Return the rates of one model in one language of a suite."""
 
@@ -102,7 +97,7 @@ def measured(rows: Collection[Evaluated]) -> Measured:
     lengths = [len(row.completion) for row in rows]
     return Measured(
         score=Rate(sum(score == 1 for score in scores), len(scores)) if scores else None,
-        off_target=share(lambda row: row.is_off_target) if _are_identified(rows) else None,
+        off_target=share(lambda row: row.is_off_target) if are_identified(rows) else None,
         evasive=share(lambda row: row.is_evasive),
         empty=share(lambda row: row.is_empty),
         truncated=share(lambda row: row.finish_reason == "length"),
@@ -163,19 +158,6 @@ def _samples(
             gold=gold.get(identifier),
             answers=shown,
         )
-
-
-def values_of(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:
-    """Return what a measure says of each id, nothing of those that it does not judge."""
-    if measure == "offTarget" and not _are_identified(by_id.values()):
-        return {}
-    if measure == "offTarget":
-        return {identifier: float(row.is_off_target) for identifier, row in by_id.items()}
-    return {identifier: row.score for identifier, row in by_id.items() if row.score is not None}
-
-
-def _are_identified(rows: Collection[Evaluated]) -> bool:
-    return any(row.identified is not None for row in rows)
 
 
 def changes_of(
@@ -239,11 +221,6 @@ def _mean_change(
         # A mean of k zeros and ones is a multiple of 1 / k.
         p=sign_flip(*means, steps=max(steps, len(others))) if is_parallel else None,
     )
-
-
-def mean_of(languages: Sequence[Mapping[str, float]]) -> float:
-    """Return the mean of the languages' means: every language counts the same."""
-    return sum(sum(rows.values()) / len(rows) for rows in languages) / len(languages)
 
 
 def are_in(values: Values, model: int, languages: Sequence[str]) -> bool:

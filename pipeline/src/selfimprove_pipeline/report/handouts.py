@@ -6,11 +6,11 @@
 from collections.abc import Iterator
 from dataclasses import replace
 
+from selfimprove_pipeline.contrast import Contrast, Measure
 from selfimprove_pipeline.report import markdown, notation, records, results, wording
 from selfimprove_pipeline.report.assessment import Assessment, Mean, SuiteAssessment
-from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
+from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
 from selfimprove_pipeline.report.sheets import Cells, Sheet
-from selfimprove_pipeline.report.story import Measure
 
 
 def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:

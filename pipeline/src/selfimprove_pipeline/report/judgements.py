@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from statistics import fmean
 
 from selfimprove_pipeline.artifacts import Verdict
+from selfimprove_pipeline.contrast import mean_of
 from selfimprove_pipeline.recipe import Languages, Suite
-from selfimprove_pipeline.report.evaluation import Values, are_in, changes_of, mean_of
+from selfimprove_pipeline.report.evaluation import Values, are_in, changes_of
 from selfimprove_pipeline.report.story import Judged, SuiteStory, Verdicts
 from selfimprove_pipeline.verdicts import EVEN
 

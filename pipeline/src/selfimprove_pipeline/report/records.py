@@ -10,9 +10,10 @@ import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from selfimprove_pipeline.contrast import Contrast
 from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.assessment import Assessment
-from selfimprove_pipeline.report.comparison import Comparison, Contrast, SuiteContrast
+from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
 from selfimprove_pipeline.report.story import Judged, Measured
 from selfimprove_pipeline.statistics import Interval, Rate
 

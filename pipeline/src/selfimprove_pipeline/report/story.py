@@ -9,11 +9,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
+from selfimprove_pipeline.contrast import Measure
 from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
 from selfimprove_pipeline.statistics import CONFIDENCE, FEWEST, Difference, Interval, Rate
 
-Measure = Literal["score", "offTarget"]
-"""What a suite is judged by: right answers, or without gold answers those in a wrong language."""
 Shown = Measure | Literal["winRate"]
 """What the table of a suite shows: `Measure`, or the win rate where there is a judge."""
 Entry = int | str

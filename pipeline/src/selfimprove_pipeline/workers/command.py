@@ -175,7 +175,13 @@ def _report(setting: Setting, index: int) -> Outcome:
         if index in entries
     }
     languages = tuple(outcome.by_language(setting.spec, found))
-    return Outcome(artifacts.digest_of(digests), index, model=model.digest, languages=languages)
+    return Outcome(
+        artifacts.digest_of(digests),
+        index,
+        model=model.digest,
+        totals=outcome.stopped(noted.stop),
+        languages=languages,
+    )
 
 
 def _delete(arguments: Namespace, emitter: Emitter) -> Outcome:

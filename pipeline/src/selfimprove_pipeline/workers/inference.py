@@ -19,7 +19,7 @@ from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.translate import Direction, Passage
-from selfimprove_pipeline.workers import judging
+from selfimprove_pipeline.workers import gating, judging
 from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.shards import Share
@@ -29,6 +29,7 @@ from selfimprove_pipeline.workers.tasks import Rows, Task
 StartEngine = Callable[[Path, Renderer], Engine]
 
 EVALUATE: Final[tuple[Stage, ...]] = ("evaluate",)
+GATE: Final[tuple[Stage, ...]] = ("gate",)
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
 JUDGE: Final[tuple[Stage, ...]] = ("judge",)
 
@@ -127,6 +128,8 @@ def _complete(
 ) -> None:
     """Make what is missing of some stages with one engine, which is started if there is any."""
     repository = bench.setting.repository
+    if "gate" in names:
+        gating.work(bench.setting, iteration)
     if _is_done(survey(iteration, repository.manifest), names, bench.model):
         return
     engine = start()
@@ -151,6 +154,9 @@ def _rounds(
         "judge": judge_task,
     }
     for name in names:
+        if name in GATE:
+            gating.work(bench.setting, iteration)
+            continue
         found = survey(iteration, bench.setting.repository.manifest)
         if missing := _missing(found, name, bench.model):
             yield [makers[name](bench, target, found) for target in missing]

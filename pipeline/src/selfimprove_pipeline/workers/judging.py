@@ -126,6 +126,6 @@ def _opponents(
             name: (text, evaluate.is_off_target(identify(text.strip()), language))
             for name, text in given.items()
         }
-    manifest = setting.base_evaluations()[stages.suite_part(suite.name, language)]
+    manifest = setting.evaluations(0)[stages.suite_part(suite.name, language)]
     rows = setting.repository.rows(manifest, Evaluated)
     return {row.id: (row.completion, row.is_off_target) for row in rows}

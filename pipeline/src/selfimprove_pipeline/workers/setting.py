@@ -141,22 +141,22 @@ class Setting:
         """How hard the instructions of a suite are, by suite and language, where that is given."""
         return self._beside_references(alpaca.difficulties)
 
-    def base_evaluations(self) -> Mapping[str, Manifest]:
-        """Return the finished evaluations of M0 by part, as the run's index names them."""
-        return self._of_base("evaluate")
+    def evaluations(self, number: int) -> Mapping[str, Manifest]:
+        """Return the finished evaluations of M_number by part, as the run's index names them."""
+        return self._noted(number, "evaluate")
 
     def sft_beside(self, model: Model) -> Model | None:
         """Return the model of the baseline `sft`, as the run's index names it beside M1."""
-        found = self._of_base("train")
+        found = self._noted(0, "train")
         own, sft = found.get(""), found.get(stages.SFT)
         if own is None or sft is None or own.digest != model.digest or own.inputs != sft.inputs:
             return None
         return self.trained(sft)
 
-    def _of_base(self, stage: Stage) -> Mapping[str, Manifest]:
-        """Return the finished artifacts of iteration 0 by part, as the run's index names them."""
+    def _noted(self, number: int, stage: Stage) -> Mapping[str, Manifest]:
+        """Return the finished artifacts of an iteration by part, as the run's index names them."""
         index = self.read_index()
-        entries = [entry for entry in index.iterations if entry.index == 0] if index else []
+        entries = [entry for entry in index.iterations if entry.index == number] if index else []
         keys = entries[0].keys.get(stage, {}) if entries else {}
         found = {part: self.repository.manifest(stage, key) for part, key in keys.items()}
         return {part: manifest for part, manifest in found.items() if manifest is not None}
@@ -191,6 +191,7 @@ class Setting:
                 name: artifacts.digest(dataclasses.asdict(known))
                 for name, known in self.difficulties.items()
             },
+            earlier=self._earlier(index),
         )
 
     def trained(self, manifest: Manifest) -> Model:
@@ -226,12 +227,25 @@ class Setting:
         ]
         if index == 0 or not duels:
             return found
-        met = self.base_evaluations()
-        for (name, tag), rows in self.suites.items():
+        met = self._comparable(0)
+        for name, tag in self.suites:
             if name in duels:
-                manifest = met.get(stages.suite_part(name, tag))
-                is_same = manifest and manifest.inputs["suite"] == prompts.suite_digest(rows)
-                found[name, tag] = manifest.digest if manifest and is_same else None
+                found[name, tag] = met.get(stages.suite_part(name, tag))
+        return found
+
+    def _earlier(self, index: int) -> Mapping[str, str]:
+        """Return the digests of the answers that a gate compares with, where there is one."""
+        return self._comparable(index - 1) if index and stages.is_gated(self.spec) else {}
+
+    def _comparable(self, number: int) -> dict[str, str]:
+        """Return the digests of what M_number has answered to the suites as they are now."""
+        met = self.evaluations(number)
+        found = {}
+        for (name, tag), rows in self.suites.items():
+            part = stages.suite_part(name, tag)
+            manifest = met.get(part)
+            if manifest is not None and manifest.inputs["suite"] == prompts.suite_digest(rows):
+                found[part] = manifest.digest
         return found
 
     def _rows(self, suite: Suite) -> Parallel:

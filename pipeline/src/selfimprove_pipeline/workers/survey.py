@@ -4,12 +4,12 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Iteration, Target
 
-INFERENCE: tuple[Stage, ...] = ("evaluate", "generate", "translate", "judge")
+INFERENCE: tuple[Stage, ...] = ("evaluate", "gate", "generate", "translate", "judge")
 LIGHT: tuple[Stage, ...] = ("pair", "score")
 TRAINING: tuple[Stage, ...] = ("train",)
 
@@ -50,7 +50,13 @@ def survey(iteration: Iteration, find: FindManifest) -> Survey:
         manifests = {part: manifest for part, manifest in found.items() if manifest is not None}
         done.update({(stage, part): manifest.digest for part, manifest in manifests.items()})
         states[stage] = StageState(stage, targets, manifests)
+        iteration = gates.applied(iteration, manifests_of(states))
     return states
+
+
+def manifests_of(found: Survey) -> Mapping[Stage, Mapping[str, Manifest]]:
+    """Return the finished artifacts of an iteration by stage and part."""
+    return {stage: state.manifests for stage, state in found.items()}
 
 
 def manifest_of(target: Target, **described: Any) -> Manifest:
@@ -73,7 +79,7 @@ def manifest_of(target: Target, **described: Any) -> Manifest:
 def stages_of(iteration: Iteration) -> Iterator[Stage]:
     """Yield the stages of an iteration; the last model is evaluated and nothing else."""
     for info in stages.TABLE:
-        if iteration.prompts or info.name in ("evaluate", "judge"):
+        if iteration.prompts or info.name in stages.MEASURING:
             yield info.name
 
 

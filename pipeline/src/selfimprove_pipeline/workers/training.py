@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from selfimprove_pipeline import artifacts, stages
+from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import File, Manifest, Pair, ReferenceLogps
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
@@ -25,7 +25,7 @@ from selfimprove_pipeline.train.rows import NO_PAIRS
 from selfimprove_pipeline.workers.collect import OnProgress, Progress
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import manifest_of, survey
+from selfimprove_pipeline.workers.survey import manifest_of, manifests_of, survey
 
 REFERENCE: Final = "logps.jsonl"
 TRACKED: Final = "TENSORBOARD_LOGGING_DIR"
@@ -96,15 +96,15 @@ def work(
     os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
-    iteration = setting.iteration(index, model)
-    found = survey(iteration, setting.repository.manifest)
+    found = survey(setting.iteration(index, model), setting.repository.manifest)
+    iteration = gates.applied(setting.iteration(index, model), manifests_of(found))
     for target in found["train"].missing:
         own = scratch / (target.part or "next")
         pairs = found["pair"].manifests[""]
         (reference,) = stages.targets("reference", iteration, {("pair", ""): pairs.digest}) or ()
         job = stage.Job(
             model=setting.folder(model),
-            pairs=_pairs_file(setting, pairs, own),
+            pairs=_pairs_file(setting, pairs, own, iteration.left_out),
             output=own / "model",
             scratch=own / "trainer",
             training=setting.spec.training,
@@ -135,11 +135,14 @@ def _commit(
     setting.repository.commit_folder(manifest, folder, is_payload=is_model_payload)
 
 
-def _pairs_file(setting: Setting, manifest: Manifest, scratch: Path) -> Path:
-    """Write this rank's copy of the pairs, digests checked."""
+def _pairs_file(
+    setting: Setting, manifest: Manifest, scratch: Path, left_out: Sequence[str]
+) -> Path:
+    """Write this rank's copy of the pairs that are trained on, digests checked."""
     path = scratch / f"pairs-{os.environ.get('RANK', '0')}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(artifacts.lines(setting.repository.rows(manifest, Pair, PAIRS)))
+    rows = setting.repository.rows(manifest, Pair, PAIRS)
+    path.write_bytes(artifacts.lines(row for row in rows if row.language not in left_out))
     return path
 
 

@@ -1,0 +1,49 @@
+"""The gate of a model: its answers against those of the one before, from the store to the store.
+
+It needs no engine. The process that has evaluated a model decides, before it generates.
+"""
+
+from selfimprove_pipeline import artifacts, gates, stages
+from selfimprove_pipeline.artifacts import Evaluated, Manifest
+from selfimprove_pipeline.gates import Answers
+from selfimprove_pipeline.stages import Iteration, Target
+from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.workers.survey import Survey, manifest_of, survey
+
+LANGUAGES = "languages.jsonl"
+
+
+def work(setting: Setting, iteration: Iteration) -> None:
+    """Decide whether a model is promoted, if that is open and the model is evaluated."""
+    found = survey(iteration, setting.repository.manifest)
+    for target in found["gate"].missing:
+        setting.repository.commit(*_decided(setting, iteration.index, target, found))
+
+
+def _decided(
+    setting: Setting, index: int, target: Target, found: Survey
+) -> tuple[Manifest, dict[str, bytes]]:
+    spec = setting.spec
+    earlier = setting.evaluations(index - 1)
+    parts = {
+        language: part
+        for language in spec.languages.all()
+        if f"now/{(part := stages.suite_part(spec.evaluation.suites[0].name, language))}"
+        in target.inputs
+    }
+    before, now = (
+        {language: _answers(setting, manifests[part]) for language, part in parts.items()}
+        for manifests in (earlier, found["evaluate"].manifests)
+    )
+    rows = gates.compare(before, now, spec.languages.all())
+    manifest = manifest_of(
+        target,
+        rows=len(rows),
+        counts=gates.counts(rows, spec),
+        measures=gates.measures(rows, spec),
+    )
+    return manifest, {LANGUAGES: artifacts.lines(rows)}
+
+
+def _answers(setting: Setting, manifest: Manifest) -> Answers:
+    return {row.id: row for row in setting.repository.rows(manifest, Evaluated)}
