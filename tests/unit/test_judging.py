@@ -1,7 +1,7 @@
 """The judge in the inference worker: its verdicts are kept, resumed, and never asked for twice."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -10,12 +10,17 @@ from typing import Any
 import pytest
 from typing_extensions import override
 
-from selfimprove_pipeline import devices, show
+from selfimprove_pipeline import __main__ as command_line
+from selfimprove_pipeline import devices, duel, show
 from selfimprove_pipeline.artifacts import Evaluated, Manifest, Prompt, Verdict, lines
 from selfimprove_pipeline.engine import Engine
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.ledger import Ledger
-from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.recipe import Judge, Stage, Suite
+from selfimprove_pipeline.report import contenders
+from selfimprove_pipeline.report.contenders import Contender
+from selfimprove_pipeline.report.story import Judged
+from selfimprove_pipeline.statistics import wilson
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
@@ -109,12 +114,27 @@ def judged_run(
         yield endpoint, setting_of(root, endpoint, kind, **judge)
 
 
-def answer(setting: Setting, index: int, model: Model, texts: Mapping[int, str]) -> None:
+def with_suites(setting: Setting, suites: Sequence[Suite], name: str) -> Setting:
+    """Return another run with suites of its own."""
+    spec, metadata = setting.spec, setting.run.metadata
+    evaluation = spec.evaluation.model_copy(update={"suites": tuple(suites)})
+    run = setting.run.model_copy(
+        update={
+            "metadata": metadata.model_copy(update={"name": name}),
+            "spec": spec.model_copy(update={"evaluation": evaluation}),
+        }
+    )
+    return replace(setting, run=run)
+
+
+def answer(
+    setting: Setting, index: int, model: Model, texts: Mapping[int, str], *, count: int = COUNT
+) -> None:
     """Put a model's evaluation into the store, as the worker would."""
     found = survey(setting.iteration(index, model), setting.repository.manifest)
     for target in found["evaluate"].missing:
         language = target.part.split(".")[1]
-        rows = [evaluated(n, language, texts.get(n, f"text {n}")) for n in range(COUNT)]
+        rows = [evaluated(n, language, texts.get(n, f"text {n}")) for n in range(count)]
         files = {f"{language}.jsonl": lines(rows)}
         setting.repository.commit(manifest_of(target, rows=COUNT), files)
     noted(setting, index, model)
@@ -330,3 +350,128 @@ def test_show_tells_the_win_rate_with_its_interval(tmp_path: Path) -> None:
     ]
     low, high = manifest.measures["winRateLow"], manifest.measures["winRateHigh"]
     assert f"de 0.500 [{low:.3f}, {high:.3f}] (n {COUNT})" in "\n".join(show.key_numbers(told))
+
+
+def contender(setting: Setting, model: Model) -> Contender:
+    return contenders.of_digest(model.uri, setting.repository, model.digest)
+
+
+def meet(
+    setting: Setting, endpoint: Endpoint, a: Model, b: Model
+) -> Mapping[tuple[str, str], Judged]:
+    """Return what a judge prefers of B to A, by suite and language."""
+    found = duel.meet(
+        contender(setting, a),
+        contender(setting, b),
+        Judge(base_url=endpoint.base_url, model="judge"),
+        setting.toolchain,
+        lambda _: None,
+    )
+    return {(one.suite, one.language): one for one in found}
+
+
+def test_any_two_models_meet_without_a_run_and_a_run_finds_it(tmp_path: Path) -> None:
+    """The verdicts are those of headToHead, under its keys: nobody asks for them again."""
+    with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):
+        answer(setting, 0, M0, {})
+        answer(setting, 1, M1, LONG)
+        found = meet(setting, endpoint, M0, M1)
+        asked = len(endpoint.asked)
+        again = meet(setting, endpoint, M0, M1)
+        by_run = judge(setting)
+
+    assert asked == len(endpoint.asked) == len(LANGUAGES) * COUNT
+    assert set(found) == {("headToHead", language) for language in LANGUAGES}
+    assert found == again
+    for part, manifest in by_run.manifests.items():
+        told = found["headToHead", part.split(".")[1]]
+        assert told.measures == manifest.measures
+        assert [told.measures[name] for name in ("win", "tie", "lose")] == [0.5, 0.5, 0.0]
+        assert told.decided == COUNT
+
+
+def test_exchanged_models_turn_a_win_rate_into_one_minus_it(tmp_path: Path) -> None:
+    """Wins and losses change places."""
+    with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):
+        answer(setting, 0, M0, {0: "the longest of all the answers, by far, if not further"})
+        answer(setting, 1, M1, LONG)
+        here = meet(setting, endpoint, M0, M1)
+        there = meet(setting, endpoint, M1, M0)
+
+    for part, one in here.items():
+        other = there[part].measures
+        assert 0.5 < one.measures["winRate"] == pytest.approx(1 - other["winRate"])
+        assert (one.measures["win"], one.measures["lose"]) == (other["lose"], other["win"])
+
+
+def test_a_killed_meeting_keeps_what_was_answered(tmp_path: Path) -> None:
+    """As in a run, each verdict is in the store before more is asked."""
+    with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):
+        answer(setting, 0, M0, {})
+        answer(setting, 1, M1, LONG)
+        repository = setting.repository
+        assert isinstance(repository, DyingRepository)
+        repository.lives = 4
+        with pytest.raises(Killed):
+            meet(setting, endpoint, M0, M1)
+        repository.lives = 10**6
+        meet(setting, endpoint, M0, M1)
+
+    assert len(endpoint.asked) <= len(LANGUAGES) * COUNT + 8
+
+
+def test_only_common_prompts_of_open_suites_are_judged(tmp_path: Path) -> None:
+    """Right answers need no judge, and a prompt that one has not seen is no contest."""
+    with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):
+        answer(setting, 0, M0, {})
+        suites = setting.spec.evaluation.suites
+        limited = with_suites(setting, [suites[0].model_copy(update={"limit": 4})], "other")
+        answer(limited, 1, M1, {3: "a longer text"}, count=4)
+        found = meet(setting, endpoint, M0, M1)
+        asked = len(endpoint.asked)
+        exchanged = meet(setting, endpoint, M1, M0)
+        for language in LANGUAGES:
+            rows = [Prompt(id=str(n), prompt=f"{language} {n}?", answer="1") for n in range(COUNT)]
+            setting.store.write(f"s3://eval/gold/{language}.jsonl", lines(rows))
+        gold = [Suite(name="headToHead", kind="exactMatch", uri="s3://eval/gold")]
+
+        assert {one.decided for one in (*found.values(), *exchanged.values())} == {4}
+        assert {one.measures["win"] for one in found.values()} == {0.25}
+        assert asked == len(LANGUAGES) * 2
+        pair = [replace(model, digest=f"another {model.digest}") for model in (M0, M1)]
+        for index, model in enumerate(pair):
+            answer(with_suites(setting, gold, "gold"), index, model, {})
+        assert meet(setting, endpoint, *pair) == {}
+        assert len(endpoint.asked) == 2 * asked
+
+
+def test_compare_tells_wins_ties_and_losses_with_their_intervals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """For people on the terminal and in Markdown, for programs in JSON and a CSV of its own."""
+    monkeypatch.setenv("SELFIMPROVE_CACHE", str(tmp_path / "cache"))
+    with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):
+        answer(setting, 0, M0, {})
+        answer(setting, 1, M1, LONG)
+        file, out = tmp_path / "run.json", tmp_path / "out"
+        file.write_text(setting.run.model_dump_json(by_alias=True, exclude_none=True))
+        place = ("--store", str(tmp_path / "store"), "--out", str(out))
+        command = ("compare", f"{file}@0", str(file), *place)
+        judged = ("--judge-url", endpoint.base_url, "--judge-model", "judge")
+        codes = [command_line.main([*command, *given]) for given in (judged, judged[:2], ())]
+
+    assert codes == [0, 2, 2]
+    assert len(endpoint.asked) == len(LANGUAGES) * COUNT
+    written = json.loads((out / "comparison.json").read_text())
+    told = written["headToHead"]["headToHead"]["es"]
+    half = wilson(3, COUNT)
+    for share in ("win", "tie"):
+        assert told[share] == {"value": 0.5, "n": COUNT, "low": half.low, "high": half.high}
+    assert told["lose"]["high"] == wilson(0, COUNT).high
+    assert told["winRate"]["value"] == 0.75
+    assert (out / "head-to-head.csv").read_text().startswith("suite,language,measure,value,n,low")
+    shown = capsys.readouterr()
+    assert "headToHead: B head to head with A" in shown.out
+    assert "with a model that it serves, found http" in shown.err
+    page = (out / "comparison.md").read_text()
+    assert f"| es | .75 ({wilson(4.5, COUNT).low:.2f}".replace("0.", ".") in page

@@ -202,10 +202,7 @@ def _add_evaluate(commands: "_SubParsersAction[Any]") -> None:
         metavar="RUN.yaml",
         help="measure as this run does: its languages, suites, template, sampling and storage",
     )
-    parser.add_argument(
-        "--judge-url", metavar="URL", help="OpenAI-compatible endpoint that judges xAlpacaEval"
-    )
-    parser.add_argument("--judge-model", metavar="NAME", help="model that the endpoint serves")
+    _with_judge(parser, "judges xAlpacaEval")
     _with_settings(parser, "a value of the recipe, such as generation.maxTokens=256")
     _with_engine(parser)
     _with_place(parser)
@@ -221,8 +218,16 @@ def _add_compare(commands: "_SubParsersAction[Any]") -> None:
             metavar=side.upper(),
             help="a run file (its last model), RUN.yaml@ITERATION, or a model that was evaluated",
         )
+    _with_judge(parser, "tells whose answers are better, on suites without right ones")
     _with_place(parser)
     parser.add_argument("--out", type=Path, help="folder to write to; unset means print alone")
+
+
+def _with_judge(parser: ArgumentParser, task: str) -> None:
+    parser.add_argument(
+        "--judge-url", metavar="URL", help=f"OpenAI-compatible endpoint that {task}"
+    )
+    parser.add_argument("--judge-model", metavar="NAME", help="model that the endpoint serves")
 
 
 def _place_uri(text: str) -> str:

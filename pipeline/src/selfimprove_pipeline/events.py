@@ -29,20 +29,29 @@ class Emitter:
         if not is_done and now - self._last < SECONDS_BETWEEN:
             return
         self._last = now
-        left = (progress.total - progress.done) * (now - progress.started) / progress.done
-        self.emit(
-            "progress",
-            stage=progress.stage,
-            done=progress.done,
-            total=progress.total,
-            tokensPerSecond=round(progress.tokens_per_second, 1),
-            secondsLeft=round(left, 1),
-        )
+        self._write(of_progress(progress))
 
     def emit(self, event: str, **values: Any) -> None:
         """Write one event."""
-        self._output.write(json.dumps({"event": event, **values}, ensure_ascii=False) + "\n")
+        self._write({"event": event, **values})
+
+    def _write(self, event: Mapping[str, Any]) -> None:
+        self._output.write(json.dumps(event, ensure_ascii=False) + "\n")
         self._output.flush()
+
+
+def of_progress(progress: Progress) -> dict[str, Any]:
+    """Return the event that tells how far a stage is."""
+    seconds = time.monotonic() - progress.started
+    left = (progress.total - progress.done) * seconds / progress.done
+    return {
+        "event": "progress",
+        "stage": progress.stage,
+        "done": progress.done,
+        "total": progress.total,
+        "tokensPerSecond": round(progress.tokens_per_second, 1),
+        "secondsLeft": round(left, 1),
+    }
 
 
 def parse(line: str) -> Mapping[str, Any] | None:

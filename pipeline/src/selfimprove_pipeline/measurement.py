@@ -6,24 +6,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
+from pydantic import ValidationError
 from rich.console import Console
 
 from selfimprove_pipeline import (
     alpaca,
     artifacts,
     candidate,
+    devices,
+    duel,
+    events,
     judge,
     launcher,
     machine,
+    progress,
     show,
     stages,
 )
 from selfimprove_pipeline.artifacts import Manifest, Verdict
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Run, Storage, Suite
+from selfimprove_pipeline.recipe import Judge, Run, Storage, Suite
 from selfimprove_pipeline.report import assessment, contenders, handouts, records
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.contenders import Contender
+from selfimprove_pipeline.report.story import Judged
 from selfimprove_pipeline.report.table import of_sheet
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers.setting import Setting, model_of
@@ -57,13 +63,18 @@ def evaluate(arguments: Namespace, console: Console) -> None:
 
 
 def compare(arguments: Namespace, console: Console) -> None:
-    """Tell two models apart on what both were measured on."""
+    """Tell two models apart on what both were measured on, and by a judge if there is one."""
     folder = None if arguments.out is None else out_folder(arguments.out)
-    found = contenders.compare(*_contenders(arguments))
+    described = _judge(arguments)
+    a, b = _contenders(arguments)
+    duels = () if described is None else _duels(a, b, described)
+    found = contenders.compare(a, b, duels)
     console.print(f"A is {found.a}, B is {found.b}", markup=False, soft_wrap=True)
     for one in found.suites:
         for title, sheet in handouts.comparison_sheets(one):
             console.print(of_sheet(title, sheet))
+    for title, sheet in handouts.duel_sheets(found):
+        console.print(of_sheet(title, sheet))
     for note in found.notes:
         console.print(f"note: {note}", markup=False, soft_wrap=True)
     if folder is not None:
@@ -72,6 +83,9 @@ def compare(arguments: Namespace, console: Console) -> None:
             "comparison.csv": records.as_csv(list(records.comparison_records(found))).encode(),
             "comparison.json": records.comparison_json(found).encode(),
         }
+        if found.duels:
+            table = records.as_csv(list(records.duel_records(found)))
+            files["head-to-head.csv"] = table.encode()
         _write(folder, files, console)
 
 
@@ -139,6 +153,36 @@ def _contenders(arguments: Namespace) -> tuple[Contender, Contender]:
         for text, (found, number) in zip(texts, runs, strict=True)
     )
     return a, b
+
+
+def _judge(arguments: Namespace) -> Judge | None:
+    """Return the judge of the arguments, None where there is none."""
+    url, model = arguments.judge_url, arguments.judge_model
+    if url is None and model is None:
+        return None
+    try:
+        return Judge(base_url=url, model=model)
+    except ValidationError as error:
+        message = (
+            "expected --judge-url with an http(s) endpoint and --judge-model with a model that it "
+            f"serves, found {url or 'no URL'} and {model or 'no model'}"
+        )
+        raise InputError(message) from error
+
+
+def _duels(a: Contender, b: Contender, described: Judge) -> tuple[Judged, ...]:
+    toolchain = devices.toolchain("transformers", 0)  # of which a judge needs the light part alone
+    with progress.display() as display:
+        found = duel.meet(
+            a, b, described, toolchain, lambda done: display.event(events.of_progress(done))
+        )
+    if not found:
+        message = (
+            f"--judge-url: expected a suite of kind {', '.join(duel.OPEN)} that both have "
+            "answered, found none; evaluate both models on one"
+        )
+        raise InputError(message)
+    return found
 
 
 def _run_of(text: str) -> tuple[Run | None, int | None]:

@@ -95,7 +95,7 @@ class Bars:
             TimeRemainingColumn(),
             console=Console(stderr=True),
         )
-        self._index = 0
+        self._index: int | None = None
         self._bars: dict[str, TaskID] = {}
         self._waiting: TaskID | None = None
 
@@ -113,7 +113,8 @@ class Bars:
         self._end_waiting()
         stage, total = str(event["stage"]), int(event["total"])
         if stage not in self._bars:
-            self._bars[stage] = self._progress.add_task(f"M{self._index} {stage}", rate="")
+            title = stage if self._index is None else f"M{self._index} {stage}"
+            self._bars[stage] = self._progress.add_task(title, rate="")
         rate = f"{event['tokensPerSecond']:,.0f} tokens/s"
         self._progress.update(self._bars[stage], completed=event["done"], total=total, rate=rate)
 

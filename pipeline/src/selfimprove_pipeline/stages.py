@@ -142,7 +142,7 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
     if iteration.stop is not None and stage != "judge":
         return ()
     inputs_by_part = _inputs(stage, iteration, done)
-    versions = _versions(stage, iteration.toolchain)
+    versions = versions_of(stage, iteration.toolchain)
     if inputs_by_part == {}:
         return ()
     if inputs_by_part is None or versions is None:
@@ -326,7 +326,8 @@ def _score_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
     return {"": {"pairs": done["pair", ""], **gold}}
 
 
-def _versions(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
+def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
+    """Return the versions in the keys of a stage, None while they are not known."""
     match stage:
         case "generate":
             return toolchain.inference

@@ -74,8 +74,8 @@ class Questioned(Protocol):
         """End its connections."""
 
 
-def judge(spec: Spec, described: Judge, spent: Spent) -> Questioned:
-    """Return the recipe's judge, which has spent something already."""
+def judge(spec: Spec | None, described: Judge, spent: Spent) -> Questioned:
+    """Return a judge that has spent something already; without a run there is no spec."""
     from selfimprove_pipeline.external import openai_judge  # noqa: PLC0415  most runs need none
 
     return openai_judge.OpenAIJudge(described, openai_judge.key_of(spec), spent)

@@ -122,13 +122,13 @@ class OpenAIJudge:
         )
 
 
-def key_of(spec: Spec, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
+def key_of(spec: Spec | None, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:
     """Return the variable of the judge's key and its value.
 
     The plain variable counts unless it is the key of a translator at another endpoint.
     """
-    external = spec.translation.external
-    judge = spec.evaluation.judge
+    external = spec.translation.external if spec else None
+    judge = spec.evaluation.judge if spec else None
     translators = external.base_url if external else None
     is_shared = judge is None or translators in (None, judge.base_url)
     name = KEY if is_shared and not environment.get(OWN_KEY) else OWN_KEY

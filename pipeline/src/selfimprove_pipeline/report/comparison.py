@@ -20,6 +20,7 @@ from selfimprove_pipeline.contrast import (
     measure_of,
     values_of_both,
 )
+from selfimprove_pipeline.report.story import Judged
 from selfimprove_pipeline.statistics import mean_over, paired_bootstrap, sign_flip
 
 Answers = Mapping[str, Evaluated]
@@ -49,6 +50,8 @@ class Comparison:
     suites: tuple[SuiteContrast, ...]
     notes: tuple[str, ...]
     """notes say what was not compared, and what was not measured in the same way."""
+    duels: tuple[Judged, ...] = ()
+    """duels are what a judge prefers of B to A, by suite and language."""
 
 
 def suite_contrast(

@@ -6,7 +6,7 @@ two that were made most alike are taken.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Any
@@ -14,6 +14,7 @@ from typing import Any
 from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.report.comparison import Comparison, suite_contrast
+from selfimprove_pipeline.report.story import Judged
 from selfimprove_pipeline.store.repository import Repository
 
 Parts = Mapping[tuple[str, str], tuple[Manifest, ...]]
@@ -47,17 +48,17 @@ def of_digest(label: str, repository: Repository, digest: str) -> Contender:
     return Contender(label, repository, {part: tuple(m.values()) for part, m in found.items()})
 
 
-def compare(a: Contender, b: Contender) -> Comparison:
-    """Return the differences on everything that both were measured on."""
-    chosen = {part: _alike(a.parts[part], b.parts[part]) for part in _in_both(a, b)}
+def compare(a: Contender, b: Contender, duels: Sequence[Judged] = ()) -> Comparison:
+    """Return the differences on everything that both were measured on, with a judge's word."""
+    both = chosen(a, b)
     notes = list(_one_sided(a, b))
-    notes += _unlike(chosen)
+    notes += _unlike(both)
     rows = {
         part: (_rows(a.repository, pair[0]), _rows(b.repository, pair[1]))
-        for part, pair in chosen.items()
+        for part, pair in both.items()
     }
-    names = dict.fromkeys(suite for suite, _ in chosen)
-    unseen = _unseen(chosen)
+    names = dict.fromkeys(suite for suite, _ in both)
+    unseen = _unseen(both)
     found = [
         suite_contrast(
             name,
@@ -68,10 +69,15 @@ def compare(a: Contender, b: Contender) -> Comparison:
         for name in names
     ]
     suites = tuple(contrast for contrast in found if contrast is not None)
-    if not suites:
+    if not suites and not duels:
         message = "\n".join(["expected prompts that both have answered, found none", *notes])
         raise InputError(message)
-    return Comparison(a=a.label, b=b.label, suites=suites, notes=tuple(notes))
+    return Comparison(a=a.label, b=b.label, suites=suites, notes=tuple(notes), duels=tuple(duels))
+
+
+def chosen(a: Contender, b: Contender) -> dict[tuple[str, str], tuple[Manifest, Manifest]]:
+    """Return the evaluations to compare, by suite and language."""
+    return {part: _alike(a.parts[part], b.parts[part]) for part in _in_both(a, b)}
 
 
 def entry_of(index: Index, number: int | None, name: str) -> IterationIndex:

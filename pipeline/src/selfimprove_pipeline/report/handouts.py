@@ -11,6 +11,18 @@ from selfimprove_pipeline.report import markdown, notation, records, results, wo
 from selfimprove_pipeline.report.assessment import Assessment, Mean, SuiteAssessment
 from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
 from selfimprove_pipeline.report.sheets import Cells, Sheet
+from selfimprove_pipeline.report.story import Judged
+
+DUEL = (
+    "B's win rate",
+    "B wins",
+    "Tie",
+    "A wins",
+    "At equal length",
+    "Position bias",
+    "Prompts",
+    "Malformed",
+)
 
 
 def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
@@ -52,6 +64,21 @@ def comparison_sheets(found: SuiteContrast) -> Iterator[tuple[str, Sheet]]:
     yield from _titled(found.name, found.measure, *both)
 
 
+def duel_sheets(found: Comparison) -> Iterator[tuple[str, Sheet]]:
+    """Yield what a judge prefers of B to A on each suite, below a title; nothing without one."""
+    for suite in dict.fromkeys(duel.suite for duel in found.duels):
+        own = [duel for duel in found.duels if duel.suite == suite]
+        yield (
+            f"{suite}: B head to head with A",
+            Sheet(
+                texts=("Language",),
+                numbers=DUEL,
+                rows=tuple(_duel_cells(duel) for duel in own),
+                absent="Nothing was judged.",
+            ),
+        )
+
+
 def assessment_markdown(found: Assessment) -> str:
     """Return the tables of an assessment as Markdown."""
     return _page(
@@ -76,7 +103,9 @@ def comparison_markdown(found: Comparison) -> str:
             for one in found.suites
             for title, sheet in comparison_sheets(one)
         ),
+        *(f"## {title}\n\n{markdown.table(sheet)}" for title, sheet in duel_sheets(found)),
         wording.COMPARED,
+        *([wording.DUELLED] if found.duels else []),
         *(f"- {markdown.plain(note)}" for note in found.notes),
     )
 
@@ -123,6 +152,21 @@ def _contrast_cells(found: Contrast, suite: SuiteContrast) -> Cells:
         notation.probability(found.adjusted),
         notation.count(difference.n) if difference else notation.NONE,
     )
+
+
+def _duel_cells(found: Judged) -> Cells:
+    measures = found.measures
+    shares = (_with_interval(found, name) for name in ("winRate", *records.SHARES))
+    others = (notation.rate(measures.get(name)) for name in ("lcWinRate", "positionBias"))
+    counts = (notation.count(found.decided), notation.count(found.malformed))
+    return (found.language, *shares, *others, *counts)
+
+
+def _with_interval(found: Judged, measure: str) -> str:
+    interval = records.interval_of(found, measure) if found.measures else None
+    if interval is None:
+        return notation.NONE
+    return f"{notation.rate(found.measures[measure])} ({notation.interval(interval)})"
 
 
 def _mean_of(count: int) -> str:

@@ -15,9 +15,11 @@ from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
 from selfimprove_pipeline.report.story import Judged, Measured
-from selfimprove_pipeline.statistics import Interval, Rate
+from selfimprove_pipeline.statistics import Interval, Rate, wilson
 
 Record = Mapping[str, Any]
+
+SHARES = ("win", "tie", "lose")
 
 MEAN = "mean"
 """Stands for the language in the records of a mean over the languages."""
@@ -57,9 +59,15 @@ def verdict_records(found: Judged) -> Iterator[Record]:
                 "measure": measure,
                 "value": found.measures[measure],
                 "n": found.decided,
-                "low": found.measures.get(f"{measure}Low"),
-                "high": found.measures.get(f"{measure}High"),
+                **bounds(interval_of(found, measure)),
             }
+
+
+def interval_of(found: Judged, measure: str) -> Interval | None:
+    """Return the interval of a win rate, or of the share of wins, ties or losses."""
+    if measure in SHARES:
+        return wilson(round(found.measures[measure] * found.decided), found.decided)
+    return found.estimate.interval if measure == "winRate" and found.estimate else None
 
 
 def comparison_records(found: Comparison) -> Iterator[Record]:
@@ -82,6 +90,12 @@ def comparison_records(found: Comparison) -> Iterator[Record]:
             }
 
 
+def duel_records(found: Comparison) -> Iterator[Record]:
+    """Yield what a judge prefers of B to A."""
+    for duel in found.duels:
+        yield from verdict_records(duel)
+
+
 def assessment_json(found: Assessment) -> str:
     """Return an assessment as JSON."""
     model = {"model": found.label, "digest": found.digest, "artifacts": dict(found.keys)}
@@ -94,7 +108,9 @@ def comparison_json(found: Comparison) -> str:
     for record in comparison_records(found):
         languages = suites.setdefault(record["suite"], {})
         languages[record["language"]] = _without(record, "suite", "language")
-    return as_json({"a": found.a, "b": found.b, "suites": suites, "notes": list(found.notes)})
+    duels = {"headToHead": nested(duel_records(found))} if found.duels else {}
+    notes = list(found.notes)
+    return as_json({"a": found.a, "b": found.b, "suites": suites, **duels, "notes": notes})
 
 
 def as_csv(records: Sequence[Record]) -> str:

@@ -39,6 +39,11 @@ COMPARED = (
     "choice of prompts, not another training seed."
 )
 
+DUELLED = (
+    "Head to head a judge was asked in both orders; a tie counts half of a win. Ranges are "
+    "Wilson's 95 % intervals."
+)
+
 BASELINES = {
     "languageInstruction": "M0, told the language",
     "sft": "M0, SFT on the chosen texts",
