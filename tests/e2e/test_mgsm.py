@@ -54,4 +54,4 @@ def test_a_run_gives_accuracies_of_each_model_and_language(cli: Cli, tmp_path: P
             assert 0 <= measures["offTarget"] <= 1
     command(cli, "report", *store, "--out", str(tmp_path))
     (page,) = tmp_path.glob("*.html")
-    assert "mgsm: right answers" in page.read_text()
+    assert "MGSM: accuracy" in page.read_text()
