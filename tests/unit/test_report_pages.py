@@ -117,10 +117,12 @@ def test_few_prompts_are_said_to_be_few() -> None:
         before=0,
         after=1,
         language="de",
-        value=1.0,
+        a=0.0,
+        b=1.0,
+        p=0.5,
         difference=Difference(1.0, Interval(1.0, 1.0), 9),
     )
-    none = Change(before=0, after=1, language=None, value=0.5, difference=None)
+    none = Change(before=0, after=1, language=None, a=0.0, b=0.5, difference=None, p=None)
     assert wording.verdict(few, "score") == "too few prompts to tell"
     assert wording.verdict(none, "score") == "no interval"
 

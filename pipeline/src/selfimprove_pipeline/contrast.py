@@ -6,7 +6,7 @@ the paired one of `statistics`. `report.comparison` tells them, `gates` acts on 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, TypeVar
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.statistics import (
@@ -14,6 +14,7 @@ from selfimprove_pipeline.statistics import (
     FEWEST,
     Difference,
     holm,
+    mean_over,
     paired_bootstrap,
     sign_flip,
 )
@@ -56,18 +57,37 @@ class Contrast:
         return ((self.value > 0) - (self.value < 0)) if is_real else 0
 
 
-def contrast(language: str, a: Values, b: Values) -> Contrast:
-    """Return the difference in one language; both have a value for each id."""
+ContrastT = TypeVar("ContrastT", bound=Contrast)
+
+
+def contrast(language: str, a: Values, b: Values, *, steps: int = 1) -> Contrast:
+    """Return the difference in one language; both have a value for each id.
+
+    Values are multiples of 1 / steps, or are rounded to such for p.
+    """
     return Contrast(
         language=language,
         a=mean_of([a]),
         b=mean_of([b]),
         difference=paired_bootstrap(a, b),
-        p=sign_flip(a, b),
+        p=sign_flip(a, b, steps=steps),
     )
 
 
-def corrected(contrasts: Sequence[Contrast]) -> tuple[Contrast, ...]:
+def of_means(a: Sequence[Values], b: Sequence[Values], *, steps: int) -> Contrast:
+    """Return the difference of the means; a prompt's mean over the languages is one value."""
+    means = [found for found in (mean_over(a), mean_over(b)) if found is not None]
+    is_parallel = len(means) == 2  # noqa: PLR2004  A and B
+    return Contrast(
+        language=None,
+        a=mean_of(a),
+        b=mean_of(b),
+        difference=paired_bootstrap(*means) if is_parallel else None,
+        p=sign_flip(*means, steps=steps) if is_parallel else None,
+    )
+
+
+def corrected(contrasts: Sequence[ContrastT]) -> tuple[ContrastT, ...]:
     """Return the languages of a suite with p values corrected for their number."""
     adjusted = holm([found.p for found in contrasts if found.p is not None])
     return tuple(

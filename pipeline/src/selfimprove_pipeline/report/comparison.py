@@ -16,12 +16,11 @@ from selfimprove_pipeline.contrast import (
     common_ids,
     contrast,
     corrected,
-    mean_of,
     measure_of,
+    of_means,
     values_of_both,
 )
 from selfimprove_pipeline.report.story import Judged
-from selfimprove_pipeline.statistics import mean_over, paired_bootstrap, sign_flip
 
 Answers = Mapping[str, Evaluated]
 """One model's answers to a suite in one language, by id."""
@@ -99,17 +98,9 @@ def _uncommon(where: str, common: int, a: int, b: int) -> str:
 
 
 def _mean(a: Sequence[Values], b: Sequence[Values]) -> Contrast | None:
-    """Return the contrast of the means; a prompt's mean over the languages is one value."""
+    """Return the contrast of the means, None of fewer than two languages."""
     count = len(a)
     if count < 2:  # noqa: PLR2004  the mean over one language is the language
         return None
-    means = mean_over(a), mean_over(b)
-    is_parallel = means[0] is not None and means[1] is not None
-    pair = (means[0] or {}, means[1] or {})
-    return Contrast(
-        language=None,
-        a=mean_of(a),
-        b=mean_of(b),
-        difference=paired_bootstrap(*pair) if is_parallel else None,
-        p=sign_flip(*pair, steps=count) if is_parallel else None,
-    )
+    # A mean of k zeros and ones is a multiple of 1 / k.
+    return of_means(a, b, steps=count)

@@ -9,7 +9,15 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
-from selfimprove_pipeline.contrast import are_identified, mean_of, measure_of, values_of
+from selfimprove_pipeline.contrast import (
+    are_identified,
+    contrast,
+    corrected,
+    mean_of,
+    measure_of,
+    of_means,
+    values_of,
+)
 from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.story import (
     BaselineStory,
@@ -19,13 +27,7 @@ from selfimprove_pipeline.report.story import (
     Sample,
     SuiteStory,
 )
-from selfimprove_pipeline.statistics import (
-    Rate,
-    holm,
-    mean_over,
-    paired_bootstrap,
-    sign_flip,
-)
+from selfimprove_pipeline.statistics import Rate
 
 SAMPLES = 3
 """Samples of each language."""
@@ -179,30 +181,19 @@ def changes_of(
         spans.append((0, models[-1]))
     for span in spans:
         found = (_change(values, *span, language, steps) for language in ordered)
-        yield from _corrected([change for change in found if change is not None])
+        yield from corrected([change for change in found if change is not None])
         if all(are_in(values, model, languages.others) for model in span):
             yield _mean_change(values, *span, languages.others, steps)
 
 
 def _change(values: Values, before: int, after: int, language: str, steps: int) -> Change | None:
-    pair = [values.get((model, language), {}) for model in (before, after)]
-    difference = paired_bootstrap(*pair)
-    if difference is None:
+    """Return the change over the ids that both models have a value of, None without any."""
+    a, b = (values.get((model, language), {}) for model in (before, after))
+    both = a.keys() & b.keys()
+    if not both:
         return None
-    return Change(
-        before=before,
-        after=after,
-        language=language,
-        value=difference.value,
-        difference=difference,
-        p=sign_flip(*pair, steps=steps),
-    )
-
-
-def _corrected(changes: Sequence[Change]) -> Iterator[Change]:
-    adjusted = holm([found.p for found in changes if found.p is not None])
-    for found, p in zip(changes, adjusted, strict=True):
-        yield replace(found, adjusted=p)
+    pair = ({name: a[name] for name in both}, {name: b[name] for name in both})
+    return Change(before=before, after=after, **vars(contrast(language, *pair, steps=steps)))
 
 
 def _mean_change(
@@ -210,17 +201,9 @@ def _mean_change(
 ) -> Change:
     """Return the gain: the change of the mean over the other languages."""
     sets = [[values[model, language] for language in others] for model in (before, after)]
-    means = [found for found in map(mean_over, sets) if found is not None]
-    is_parallel = len(means) == len(sets)
-    return Change(
-        before=before,
-        after=after,
-        language=None,
-        value=mean_of(sets[1]) - mean_of(sets[0]),
-        difference=paired_bootstrap(*means) if is_parallel else None,
-        # A mean of k zeros and ones is a multiple of 1 / k.
-        p=sign_flip(*means, steps=max(steps, len(others))) if is_parallel else None,
-    )
+    # A mean of k zeros and ones is a multiple of 1 / k.
+    found = of_means(sets[0], sets[1], steps=max(steps, len(others)))
+    return Change(before=before, after=after, **vars(found))
 
 
 def are_in(values: Values, model: int, languages: Sequence[str]) -> bool:

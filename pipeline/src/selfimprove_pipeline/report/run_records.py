@@ -68,6 +68,8 @@ def _change(suite: SuiteStory, before: str, change: Change) -> Record:
         "suite": suite.name,
         "language": change.language or MEAN_OF_OTHERS,
         "measure": suite.shown,
+        "a": change.a,
+        "b": change.b,
         "difference": change.value,
         "n": found.n if found else None,
         **records.bounds(found.interval if found else None),

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.contrast import Measure
+from selfimprove_pipeline.contrast import Contrast, Measure
 from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
-from selfimprove_pipeline.statistics import CONFIDENCE, FEWEST, Difference, Interval, Rate
+from selfimprove_pipeline.statistics import Interval, Rate
 
 Shown = Measure | Literal["winRate"]
 """What the table of a suite shows: `Measure`, or the win rate where there is a judge."""
@@ -49,28 +49,11 @@ class Measured:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Change:
-    """What happened from one model to a later one."""
+class Change(Contrast):
+    """What happened from one model to a later one; the mean is over the other languages."""
 
     before: int
     after: int
-    language: str | None
-    """language, None for the mean over the other languages."""
-    value: float
-    difference: Difference | None
-    """difference is None for a mean of languages whose ids are not the same."""
-    p: float | None = None
-    """p of no change, None where `difference` is."""
-    adjusted: float | None = None
-    """adjusted is p corrected over the suite's languages; the mean is not one of them."""
-
-    @property
-    def sign(self) -> int:
-        """1 or -1 where the change is significant, else 0; 0 for very few prompts."""
-        p = self.p if self.language is None else self.adjusted
-        if self.difference is None or p is None or self.difference.n < FEWEST:
-            return 0
-        return (self.value > 0) - (self.value < 0) if p < 1 - CONFIDENCE else 0
 
 
 @dataclass(frozen=True, kw_only=True)

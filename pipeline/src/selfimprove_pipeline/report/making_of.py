@@ -1,0 +1,88 @@
+"""Reads how a run made its models: pairs, their scores, gates, training and time."""
+
+from collections import defaultdict
+from collections.abc import Iterator
+
+from selfimprove_pipeline import stages
+from selfimprove_pipeline.artifacts import Manifest, Score
+from selfimprove_pipeline.report.making import Agreement, Pairs, Step, Training, Work
+from selfimprove_pipeline.report.source import Source
+from selfimprove_pipeline.statistics import Rate
+
+METRICS = "metrics.jsonl"
+
+
+def pairs(run: Source) -> Iterator[Pairs]:
+    """Yield the pairs that were kept and dropped."""
+    for iteration, _, manifest in run.of("pair"):
+        trained = run.manifests.get((iteration, "train", ""))
+        for language in run.languages:
+            untrained = trained.drops.get(language, {}) if trained else {}
+            yield Pairs(
+                iteration=iteration,
+                language=language,
+                kept=manifest.counts.get(f"pairs.{language}", 0),
+                drops=dict(sorted(manifest.drops.get(language, {}).items())),
+                untrained=sum(untrained.values()),
+            )
+
+
+def training(run: Source) -> Iterator[Training]:
+    """Yield the steps of each training."""
+    for iteration, part, manifest in run.of("train"):
+        if any(file.name == METRICS for file in manifest.files):
+            steps = run.reader.rows(manifest, Step, METRICS)
+            yield Training(iteration=iteration, steps=steps, is_baseline=part == stages.SFT)
+
+
+def agreements(run: Source) -> Iterator[Agreement]:
+    """Yield how often gold answers agree with the labels, and what the gate says of it."""
+    for iteration, _, manifest in run.of("score"):
+        by_language: dict[str, list[Score]] = defaultdict(list)
+        for row in run.reader.rows(manifest, Score):
+            by_language[row.language].append(row)
+        for language in run.languages:
+            if by_language[language]:
+                yield _agreement(iteration, language, by_language[language])
+
+
+def _agreement(iteration: int, language: str, rows: list[Score]) -> Agreement:
+    decided = [row for row in rows if row.chosen != row.rejected]
+    right = sum(row.chosen > row.rejected for row in decided)
+    return Agreement(
+        iteration=iteration,
+        language=language,
+        accuracy=Rate(right, len(decided)),
+        ties=len(rows) - len(decided),
+    )
+
+
+def work(run: Source) -> Iterator[Work]:
+    """Yield what each stage took."""
+    by_stage: dict[tuple[int, str], list[Manifest]] = defaultdict(list)
+    for (iteration, stage, _), manifest in run.manifests.items():
+        by_stage[iteration, stage].append(manifest)
+    computed = {iteration.index: set(iteration.computed) for iteration in run.index.iterations}
+    for (iteration, stage), made in by_stage.items():
+        yield Work(
+            iteration=iteration,
+            stage=stage,
+            wall=sum(manifest.seconds.get("wall", 0.0) for manifest in made),
+            engine_start=sum(manifest.seconds.get("engineStart", 0.0) for manifest in made),
+            artifacts=len(made),
+            computed=sum(manifest.key in computed[iteration] for manifest in made),
+            prompt_tokens=sum(manifest.counts.get("promptTokens", 0) for manifest in made),
+            completion_tokens=sum(manifest.counts.get("completionTokens", 0) for manifest in made),
+        )
+
+
+def versions(run: Source) -> dict[str, dict[str, str]]:
+    """Return the versions by stage; artifacts of several toolchains show each version they had."""
+    found: dict[str, dict[str, set[str]]] = defaultdict(lambda: defaultdict(set))
+    for (_, stage, _), manifest in run.manifests.items():
+        for package, version in manifest.versions.items():
+            found[stage][package].add(version)
+    return {
+        stage: {package: ", ".join(sorted(all_)) for package, all_ in sorted(packages.items())}
+        for stage, packages in found.items()
+    }
