@@ -9,15 +9,17 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import artifacts, recipe, verdicts
+from selfimprove_pipeline import artifacts, recipe, score, verdicts
 from selfimprove_pipeline.artifacts import (
     Evaluated,
+    GatedLanguage,
     Index,
     IterationIndex,
     Manifest,
     Overlaps,
     Prompt,
     Score,
+    Stop,
     Verdict,
 )
 from selfimprove_pipeline.errors import ArtifactError, InputError
@@ -428,6 +430,38 @@ def test_agreement_counts_decided_pairs_alone(repository: Repository) -> None:
     (first, _) = finished(repository).agreements
     assert (first.iteration, first.language) == (0, "de")
     assert (first.accuracy, first.ties) == (Rate(6, 8), 7)
+
+
+def test_a_run_that_a_gate_has_stopped_awaits_no_more_models(repository: Repository) -> None:
+    """M1 is refused: it is shown with the gate's numbers, and M2 is not said to come."""
+    writer = Writer(repository)
+    write_evaluation(writer, [0, 1])
+    row = GatedLanguage(language="de", decision="Worse", n=40, change=-0.2, low=-0.3, high=-0.1)
+    writer.artifact(1, "gate", "", [row])
+    stop = Stop(reason="StoppedByGate", message="M1 is refused", iteration=1, final=0)
+    writer.index(spec(gates={"mode": "Enforced"}), stop=stop, message=stop.message)
+    story = gather(repository, namespace=None, name="small")
+
+    assert list(story.planned) == [0, 1]
+    assert [(found.model, found.languages) for found in story.promotions] == [(1, (row,))]
+    assert "M1 is refused" in page.render(story)
+    assert "| M2 |" not in markdown.render(story)
+
+
+@pytest.mark.parametrize("mode", ["Enforced", "Disabled"])
+def test_reward_accuracy_has_the_decision_of_its_gate(repository: Repository, mode: str) -> None:
+    """Eight decided pairs are too few for a gate, and gates that are disabled decide nothing."""
+    writer = Writer(repository)
+    scores = [
+        Score(id=f"p{n}", language="de", partner="en", chosen=1.0 * (n < 6), rejected=1.0 * (n > 5))
+        for n in range(8)
+    ]
+    written = {"measures": score.measures(scores), "counts": score.counts(scores)}
+    writer.artifact(0, "score", "", scores, **written)
+    writer.index(spec(gates={"mode": mode}))
+    (found,) = gather(repository, namespace=None, name="small").agreements
+    assert found.accuracy == Rate(6, 8)
+    assert found.decision == ("NotMeasured" if mode == "Enforced" else None)
 
 
 def test_training_is_read_from_its_metrics(repository: Repository) -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
 
-from selfimprove_pipeline.report import markdown, notation, page, table, wording
+from selfimprove_pipeline.report import captions, markdown, notation, page, table, wording
 from selfimprove_pipeline.report.story import Change, Story
 from selfimprove_pipeline.statistics import Difference, Interval
 from support.stories import (
@@ -219,7 +219,7 @@ def test_untrained_languages_have_a_table_of_their_own() -> None:
 
     trained, unseen = html.index("Mean <span"), html.index("Languages that are not trained")
     assert trained < unseen < html.index('<th scope="col">ja</th>')
-    assert wording.UNSEEN in html
+    assert captions.UNSEEN in html
     assert "Languages that are not trained" not in page.render(story())
     assert "ja, not trained" in printed(found)
 

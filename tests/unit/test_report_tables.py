@@ -8,8 +8,9 @@ from dataclasses import replace
 
 import pytest
 
+from selfimprove_pipeline.artifacts import GatedLanguage
 from selfimprove_pipeline.report import grids, headings, markdown, page, publish, table
-from selfimprove_pipeline.report.making import Agreement
+from selfimprove_pipeline.report.making import Agreement, Promotion
 from selfimprove_pipeline.report.story import BaselineStory
 from selfimprove_pipeline.statistics import Rate, wilson
 from support.stories import change, judged_suite, measured, read, story, suite, words
@@ -160,3 +161,43 @@ def test_a_run_without_numbers_has_no_empty_files() -> None:
     files = publish.pages(story(suites=(), agreements=()))
     assert sorted(files) == ["html", "json", "md"]
     assert json.loads(files["json"])["models"] == {}
+
+
+def gated(language: str, decision: str, change: float | None = None) -> GatedLanguage:
+    """Return what a gate says of one language, over 100 prompts."""
+    numbers = {} if change is None else {"low": change - 0.1, "high": change + 0.1, "p": 0.004}
+    return GatedLanguage.model_validate(
+        {"language": language, "decision": decision, "n": 100, "change": change, **numbers}
+    )
+
+
+def test_reward_accuracy_has_languages_across() -> None:
+    """As in the paper, with the decided pairs in brackets; a gate's decision stands beside it."""
+    agreements = (
+        Agreement(iteration=0, language="de", accuracy=Rate(60, 80), ties=20),
+        Agreement(iteration=1, language="de", accuracy=Rate(20, 80), ties=0, decision="LeftOut"),
+        Agreement(iteration=1, language="en", accuracy=Rate(0, 0), ties=9, decision="NotMeasured"),
+    )
+    found = story(iterations=2, agreements=agreements)
+    shown = grids.reward_accuracy(found)
+    assert shown is not None
+    assert [heading.text for heading in shown.headings] == ["de", "en"]
+    assert [(name, [cell.text for cell in cells]) for name, cells in shown.rows] == [
+        ("M0 → M1", [".75 (80) .65–.83", "–"]),
+        ("M1 → M2", [".25 (80) .17–.35 left out of the training", "–"]),
+    ]
+    assert ".25 (80) .17–.35 left out of the training" in words(read(page.render(found)).cells)
+    assert grids.reward_accuracy(story(agreements=())) is None
+
+
+def test_gates_show_who_is_worse_and_by_how_much() -> None:
+    """Every language of every gate with its numbers; a run without gates has no such section."""
+    rows = (gated("de", "Worse", -0.3), gated("en", "Passed", 0.2), gated("es", "NotMeasured"))
+    found = story(promotions=(Promotion(model=1, languages=rows),))
+    text = markdown.render(found)
+
+    assert "| M1 | de | worse: refused | −.30 | −.40 to −.20 | .004 | 100 |" in text
+    assert "| M1 | en | passed | +.20 | +.10 to +.30 | .004 | 100 |" in text
+    assert "| M1 | es | not measured: passed | – | – | – | – |" in text
+    assert headings.GATES in read(page.render(found)).text
+    assert headings.GATES not in markdown.render(story()) + page.render(story())

@@ -105,7 +105,7 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
         found = suite.estimate(index, language)
         if found is None:
             continue
-        x = round(48 + 126 * (index / (count - 1)), 1)
+        x = round(48 + 126 * (index / max(count - 1, 1)), 1)
         ends = (height(found.interval.high), height(found.interval.low))
         label = notation.rate(found.value)
         dots.append(Dot(x, height(found.value), *ends, notation.model(index), label))

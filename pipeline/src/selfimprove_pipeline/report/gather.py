@@ -32,7 +32,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         message=index.message,
         dominant=spec.languages.dominant,
         others=spec.languages.others,
-        iterations=spec.iterations,
+        iterations=index.stop.iteration if index.stop else spec.iterations,
         models=tuple(_model(iteration) for iteration in run.iterations),
         suites=tuple(
             evaluation.with_baselines(_suite(run, suite, answers), suite, spec, answers)
@@ -41,6 +41,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         pairs=tuple(making_of.pairs(run)),
         training=tuple(making_of.training(run)),
         agreements=tuple(making_of.agreements(run)),
+        promotions=tuple(making_of.promotions(run)),
         work=tuple(making_of.work(run)),
         artifacts=tuple(
             Artifact(

@@ -9,7 +9,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.report import captions, notation, wording
+from selfimprove_pipeline.report.making import Agreement
 from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import Change, Entry, Story, SuiteStory
 
@@ -42,6 +43,8 @@ class Grid:
     headings: tuple[Cell, ...]
     """headings of the columns behind the names of the rows."""
     rows: tuple[tuple[str, tuple[Cell, ...]], ...]
+    corner: str = "Model"
+    """corner is the heading of the names."""
 
     @property
     def parts(self) -> "Iterator[Grid]":
@@ -51,13 +54,13 @@ class Grid:
         for start in range(0, count, size):
             columns = slice(start, start + size)
             rows = tuple((name, cells[columns]) for name, cells in self.rows)
-            yield Grid(headings=self.headings[columns], rows=rows)
+            yield Grid(headings=self.headings[columns], rows=rows, corner=self.corner)
 
     @property
     def sheet(self) -> Sheet:
         """The table as plain text."""
         return Sheet(
-            texts=("Model", *(cell.text for cell in self.headings)),
+            texts=(self.corner, *(cell.text for cell in self.headings)),
             rows=tuple((name, *(cell.text for cell in cells)) for name, cells in self.rows),
             absent=wording.NOT_YET,
         )
@@ -94,6 +97,37 @@ def unseen(story: Story, suite: SuiteStory) -> Grid | None:
         rows=tuple(
             (name_of(entry), tuple(_cells(suite, entry, tags))) for entry in entries(story, suite)
         ),
+    )
+
+
+def reward_accuracy(story: Story) -> Grid | None:
+    """Return how often gold answers agree with the labels, None where no pairs are scored."""
+    found = {(one.iteration, one.language): one for one in story.agreements}
+    if not found:
+        return None
+    return Grid(
+        headings=tuple(Cell(value=tag) for tag in story.languages),
+        rows=tuple(
+            (
+                wording.iteration(index, story),
+                tuple(_accuracy(found.get((index, tag))) for tag in story.languages),
+            )
+            for index in dict.fromkeys(iteration for iteration, _ in found)
+        ),
+        corner="Iteration",
+    )
+
+
+def _accuracy(found: Agreement | None) -> Cell:
+    if found is None or found.accuracy.value is None:
+        return Cell(value=NOTHING)
+    decided = captions.DECISIONS[found.decision] if found.decision else ""
+    return Cell(
+        value=notation.rate(found.accuracy.value),
+        aside=f"({notation.count(found.accuracy.n)})",
+        range=notation.interval(found.accuracy.interval),
+        mark=decided,
+        verdict="worse" if found.decision == "LeftOut" else "",
     )
 
 

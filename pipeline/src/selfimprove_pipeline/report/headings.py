@@ -12,6 +12,7 @@ TITLES = {
     "offTarget": "Off-target rate: answers in a wrong language",
 }
 REWARD_ACCURACY = "Reward accuracy"
+GATES = "Gates: is a model as good as the one before?"
 CAPTIONS = {
     "xAlpacaEval": (
         "Win rate against the reference outputs, a tie counting half (the paper writes it in "
@@ -56,6 +57,8 @@ def contents(story: Story) -> Iterator[tuple[str, str]]:
         yield f"suite-{place}", title(suite)
     if story.agreements:
         yield "reward-accuracy", REWARD_ACCURACY
+    if story.promotions:
+        yield "gates", GATES
 
 
 def absent(story: Story) -> str:

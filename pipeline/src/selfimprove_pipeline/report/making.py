@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 from pydantic import ConfigDict, Field
 
-from selfimprove_pipeline.artifacts import Row
+from selfimprove_pipeline.artifacts import GatedLanguage, Row
+from selfimprove_pipeline.gates import Decision
 from selfimprove_pipeline.statistics import Rate
 
 
@@ -75,6 +76,16 @@ class Agreement:
     """accuracy is the share of pairs whose chosen text scores higher, among the decided ones."""
     ties: int
     """ties are pairs whose texts score the same; they decide nothing."""
+    decision: Decision | None = None
+    """decision of the gate, None where gates are disabled."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Promotion:
+    """What the gate of one model says of each language, and with it of the model."""
+
+    model: int
+    languages: tuple[GatedLanguage, ...]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,9 +3,10 @@
 from collections import defaultdict
 from collections.abc import Iterator
 
-from selfimprove_pipeline import stages
-from selfimprove_pipeline.artifacts import Manifest, Score
-from selfimprove_pipeline.report.making import Agreement, Pairs, Step, Training, Work
+from selfimprove_pipeline import gates, stages
+from selfimprove_pipeline.artifacts import GatedLanguage, Manifest, Score
+from selfimprove_pipeline.gates import Decision
+from selfimprove_pipeline.report.making import Agreement, Pairs, Promotion, Step, Training, Work
 from selfimprove_pipeline.report.source import Source
 from selfimprove_pipeline.statistics import Rate
 
@@ -37,16 +38,22 @@ def training(run: Source) -> Iterator[Training]:
 
 def agreements(run: Source) -> Iterator[Agreement]:
     """Yield how often gold answers agree with the labels, and what the gate says of it."""
+    gated = run.spec.gates
     for iteration, _, manifest in run.of("score"):
+        decided = {found.language: found for found in gates.reward_accuracies(gated, manifest)}
         by_language: dict[str, list[Score]] = defaultdict(list)
         for row in run.reader.rows(manifest, Score):
             by_language[row.language].append(row)
         for language in run.languages:
             if by_language[language]:
-                yield _agreement(iteration, language, by_language[language])
+                found = decided.get(language) if gated.mode == "Enforced" else None
+                decision = found.decision if found else None
+                yield _agreement(iteration, language, by_language[language], decision)
 
 
-def _agreement(iteration: int, language: str, rows: list[Score]) -> Agreement:
+def _agreement(
+    iteration: int, language: str, rows: list[Score], decision: Decision | None
+) -> Agreement:
     decided = [row for row in rows if row.chosen != row.rejected]
     right = sum(row.chosen > row.rejected for row in decided)
     return Agreement(
@@ -54,7 +61,15 @@ def _agreement(iteration: int, language: str, rows: list[Score]) -> Agreement:
         language=language,
         accuracy=Rate(right, len(decided)),
         ties=len(rows) - len(decided),
+        decision=decision,
     )
+
+
+def promotions(run: Source) -> Iterator[Promotion]:
+    """Yield what the gate says of each model that was compared with the one before."""
+    for iteration, _, manifest in run.of("gate"):
+        rows = run.reader.rows(manifest, GatedLanguage)
+        yield Promotion(model=iteration, languages=rows)
 
 
 def work(run: Source) -> Iterator[Work]:

@@ -7,7 +7,15 @@ completion can neither end a cell nor become markup. The same story gives the sa
 import re
 from collections.abc import Iterator
 
-from selfimprove_pipeline.report import grids, headings, notation, results, sheets, wording
+from selfimprove_pipeline.report import (
+    captions,
+    grids,
+    headings,
+    notation,
+    results,
+    sheets,
+    wording,
+)
 from selfimprove_pipeline.report.grids import Grid
 from selfimprove_pipeline.report.sheets import Sheet
 from selfimprove_pipeline.report.story import Sample, Story, SuiteStory
@@ -25,12 +33,14 @@ def render(story: Story) -> str:
         table(sheets.pairs(story)),
         f"## {headings.REWARD_ACCURACY}",
         wording.agreement(story) if story.agreements else "",
+        *_grid(grids.reward_accuracy(story)),
         table(sheets.agreements(story)),
+        *_gates(story),
         "## Training",
         table(sheets.training(story)),
         "## Time and tokens",
         table(sheets.work(story)),
-        wording.TIMES if story.work else "",
+        captions.TIMES if story.work else "",
         *_samples(story),
         "## What this report cannot tell",
         wording.not_measured(story),
@@ -74,19 +84,25 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         f"## {plain(headings.title(suite))}",
         *_grid(grids.trained(story, suite)),
         *_unseen(story, suite),
-        f"{headings.caption(suite)} {wording.MARKS} {wording.INTERVALS}",
+        f"{headings.caption(suite)} {captions.MARKS} {captions.INTERVALS}",
         wording.baselines(suite),
         *_judged(story, suite),
         "### All changes",
         table(results.changes(suite)),
         "### What the answers were like",
         table(results.answers(story, suite)),
-        wording.EVASIVE,
+        captions.EVASIVE,
     ]
 
 
-def _grid(found: Grid) -> list[str]:
-    return [table(part.sheet) for part in found.parts]
+def _grid(found: Grid | None) -> list[str]:
+    return [table(part.sheet) for part in found.parts] if found else []
+
+
+def _gates(story: Story) -> list[str]:
+    if not story.promotions:
+        return []
+    return [f"## {headings.GATES}", captions.GATED, table(sheets.promotions(story))]
 
 
 def _judged(story: Story, suite: SuiteStory) -> list[str]:
@@ -95,7 +111,7 @@ def _judged(story: Story, suite: SuiteStory) -> list[str]:
         return []
     languages = (*story.trained(suite), *story.unseen(suite))
     sheet = results.judged(suite.verdicts.judged.values(), languages)
-    return ["### Win, tie, lose in full", table(sheet), wording.JUDGED]
+    return ["### Win, tie, lose in full", table(sheet), captions.JUDGED]
 
 
 def _unseen(story: Story, suite: SuiteStory) -> list[str]:
@@ -103,14 +119,14 @@ def _unseen(story: Story, suite: SuiteStory) -> list[str]:
     found = grids.unseen(story, suite)
     if found is None:
         return []
-    return ["### Languages that are not trained", *_grid(found), wording.UNSEEN]
+    return ["### Languages that are not trained", *_grid(found), captions.UNSEEN]
 
 
 def _samples(story: Story) -> list[str]:
     if not story.samples:
-        return ["## Samples", wording.NO_SAMPLES]
+        return ["## Samples", captions.NO_SAMPLES]
     parts = (part for sample in story.samples for part in _sample(sample))
-    return ["## Samples", wording.SAMPLES, *parts]
+    return ["## Samples", captions.SAMPLES, *parts]
 
 
 def _sample(sample: Sample) -> Iterator[str]:

@@ -9,6 +9,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from selfimprove_pipeline.report import (
+    captions,
     change_charts,
     charts,
     durations,
@@ -49,6 +50,7 @@ def _environment() -> Environment:
     )
     environment.globals.update(
         say=wording,
+        captions=captions,
         write=notation,
         heads=headings,
         sheets=sheets,

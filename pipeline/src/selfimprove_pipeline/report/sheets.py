@@ -7,9 +7,11 @@ escapes them.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from selfimprove_pipeline.report import notation, wording
+from selfimprove_pipeline.artifacts import GatedLanguage
+from selfimprove_pipeline.report import captions, notation, wording
 from selfimprove_pipeline.report.making import Agreement, Pairs, Training, Work
 from selfimprove_pipeline.report.story import Story
+from selfimprove_pipeline.statistics import Interval
 
 Cells = tuple[str, ...]
 
@@ -44,6 +46,24 @@ def agreements(story: Story) -> Sheet:
         numbers=("Reward accuracy", "Decided pairs", "Ties"),
         rows=tuple(_agreement(row, story) for row in story.agreements),
         absent="Not measured: the prompts have no gold answers, or no pairs are scored yet.",
+    )
+
+
+def promotions(story: Story) -> Sheet:
+    """Return what the gate of each model has found, by language."""
+    return Sheet(
+        texts=("Model", "Language", "Gate"),
+        numbers=("Change", "95 % interval", "p (Holm)", "Prompts"),
+        rows=tuple(
+            (
+                notation.model(found.model),
+                row.language,
+                *_gate(row),
+            )
+            for found in story.promotions
+            for row in found.languages
+        ),
+        absent="No gate has compared a model with the one before.",
     )
 
 
@@ -132,6 +152,19 @@ def _agreement(row: Agreement, story: Story) -> Cells:
         notation.share(row.accuracy),
         notation.count(row.accuracy.n),
         notation.count(row.ties),
+    )
+
+
+def _gate(row: GatedLanguage) -> Cells:
+    decision = captions.DECISIONS[row.decision]
+    if row.change is None or row.low is None or row.high is None:
+        return (decision, *(notation.NONE,) * 4)
+    return (
+        decision,
+        notation.signed(row.change),
+        notation.change_interval(Interval(row.low, row.high)),
+        notation.probability(row.p),
+        notation.count(row.n),
     )
 
 

@@ -10,7 +10,7 @@ from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.contrast import Contrast, Measure
-from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Training, Work
+from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Promotion, Training, Work
 from selfimprove_pipeline.statistics import Interval, Rate
 
 Shown = Measure | Literal["winRate"]
@@ -204,12 +204,13 @@ class Story:
     dominant: str
     others: tuple[str, ...]
     iterations: int
-    """iterations that the recipe asks for."""
+    """iterations that the recipe asks for, or that were begun when a gate has stopped the run."""
     models: tuple[Model, ...]
     suites: tuple[SuiteStory, ...]
     pairs: tuple[Pairs, ...]
     training: tuple[Training, ...]
     agreements: tuple[Agreement, ...]
+    promotions: tuple[Promotion, ...] = ()
     work: tuple[Work, ...]
     artifacts: tuple[Artifact, ...]
     samples: tuple[Sample, ...]

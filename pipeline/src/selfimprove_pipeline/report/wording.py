@@ -22,12 +22,6 @@ GAINS: dict[Shown, str] = {
 }
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
-INTERVALS = (
-    "Ranges are 95 % intervals: Wilson's for a rate, the paired bootstrap over the same prompts "
-    "for a change. “Better” and “worse” stand where p of the exact sign-flip test, by Holm's "
-    "correction over the suite's languages, is below .05; the mean is one test and stands for "
-    "itself. They cover the choice of prompts, not another training seed."
-)
 
 ASSESSED = (
     "Ranges are 95 % intervals: Wilson's for a language, the bootstrap over prompts for the mean."
@@ -62,35 +56,11 @@ TOLD = {
 }
 SFT = "SFT"
 
+
 MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 
 APART = "in languages that are not trained, and in no mean"
-UNSEEN = "No pair is in these languages, and no mean holds them."
-MARKS = "Words at a rate judge its change since M0."
-EVASIVE = (
-    "Evasive answers are found by how they begin, in the larger languages alone: a rough measure."
-)
-JUDGED = (
-    "A tie counts half. The rate at equal length is what a logistic model of the verdicts and the "
-    "lengths expects of answers as long as the opponent's. The bias of place is the share of "
-    "prompts, asked in both orders, at which the judge preferred a place: those are ties. "
-    "Malformed answers of the judge decide nothing."
-)
-OUTCOMES = "Win, tie and lose from left to right, in percent of the prompts that were decided."
-GAINED = "Change by language with its 95 % interval; a filled point is a clear change."
-LENGTHS = (
-    "Mean characters of a model's answers against its win rate; the dashed lines are one half and "
-    "the opponent's mean characters. A win rate that rises with length alone is a judge's taste."
-)
-OFF_TARGET = "Share of answers in a wrong language: hollow for M0, filled for the last model."
-TIMES = (
-    "Artifacts found in the store show the time of the run that made them. The start of an engine "
-    "is not in a stage's time; stages that share an engine share it."
-)
-CURVES = "Each line is named after the model it made; beyond 200 steps a point is a mean of some."
-SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models answer the same."
-NO_SAMPLES = "Not yet: no answers are evaluated."
 
 
 def trained(found: Training) -> str:
@@ -189,7 +159,8 @@ def agreement(story: Story) -> str:
     return (
         f"Every pair prefers the text that comes from {story.dominant}. Where prompts have gold "
         "answers, this is how often the preferred text is the right one, among the pairs of which "
-        "exactly one text is right."
+        "exactly one text is right: their number stands in brackets, then the 95 % interval, then "
+        "what the gate makes of it, if there is one."
     )
 
 
