@@ -326,6 +326,7 @@ def test_a_difficulty_that_is_given_later_asks_nothing(tmp_path: Path) -> None:
     one, other = before["xAlpacaEval.de"], after["xAlpacaEval.de"]
     assert rows_of(setting, one) == rows_of(setting, other)
     assert one.counts["questions"] == other.counts["questions"]
+    assert "scikit-learn" in other.versions.keys() - one.versions.keys()
     assert one.measures.pop("lcWinRate") != other.measures.pop("lcWinRate")
     assert one.measures == other.measures
 

@@ -11,8 +11,12 @@ import statistics
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib import metadata
 from typing import Any, Final
 
+from selfimprove_pipeline.errors import InputError
+
+PACKAGE: Final = "scikit-learn"
 FOLDS: Final = 5
 """Folds of the cross-validation; fewer verdicts tell nothing."""
 GAMED_WEIGHT: Final = 0.1
@@ -39,6 +43,18 @@ class Difficulties:
     by_id: Mapping[str, float]
     gamed: tuple[Gamed, ...] = ()
     """gamed verdicts keep the weight of the length near what it is for every model."""
+
+
+def versions() -> dict[str, str]:
+    """Return the version of what fits the model; an `InputError` tells where it is absent."""
+    try:
+        return {PACKAGE: metadata.version(PACKAGE)}
+    except metadata.PackageNotFoundError as error:
+        message = (
+            f"a file of difficulties: expected {PACKAGE}, which fits its model, found none; "
+            "install selfimprove[inference]"
+        )
+        raise InputError(message) from error
 
 
 def win_rate(

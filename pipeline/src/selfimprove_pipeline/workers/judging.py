@@ -7,7 +7,7 @@ engine has ended (`inference`), and each verdict is in the store before more is 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from selfimprove_pipeline import evaluate, stages, verdicts
+from selfimprove_pipeline import evaluate, instruction_difficulty, stages, verdicts
 from selfimprove_pipeline.artifacts import Evaluated, Manifest, Verdict
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
@@ -49,6 +49,8 @@ def task_of(
 ) -> Task[Verdict]:
     """Return the task of some contests; `known` verdicts are taken as they are."""
     by_id = {contest.id: contest for contest in contests}
+    # Here, so that what is absent is told before a judge is paid.
+    versions = instruction_difficulty.versions() if difficulties else {}
     positions = target.recipe["evaluation.judge.positions"]
 
     def pending(done: Rows[Verdict], share: Share) -> Iterator[Question]:
@@ -69,7 +71,18 @@ def task_of(
     ruled = [verdicts.by_rule(contest, language) for contest in contests]
     given = [*known, *(verdict for verdict in ruled if verdict is not None)]
     name, order = f"{language}.jsonl", list(by_id)
-    return Task(target, name, Verdict, order, pending, row, describe, given=given, keeps_each=True)
+    return Task(
+        target,
+        name,
+        Verdict,
+        order,
+        pending,
+        row,
+        describe,
+        given=given,
+        keeps_each=True,
+        versions=lambda: versions,
+    )
 
 
 def contest(row: Evaluated, opponent: str, is_opponent_off_target: bool) -> Contest:
