@@ -36,7 +36,10 @@ SPEC: dict[str, Any] = {
         "saveDtype": "float32",
         "gradientCheckpointing": False,
     },
-    "evaluation": {"suites": [{"name": "exactMatch", "uri": "s3://miniature/suite", "limit": 8}]},
+    "evaluation": {
+        "suites": [{"name": "exactMatch", "uri": "s3://miniature/suite", "limit": 8}],
+        "baselines": ["sft"],
+    },
     "storage": {"bucket": "runs"},
 }
 ALL = ("evaluate", "generate", "translate", "pair", "score", "train")
