@@ -142,3 +142,43 @@ def test_artifacts_that_cannot_be_removed_are_named(here: Place) -> None:
     run.until(lambda s: (s.get("launch") or {}).get("unit") == "delete", within=30, what="deleting")
     run.patch(deletionPolicy="Retain")
     run.until_gone(within=30)
+
+
+def flipped(here: Place, name: str, **gates: Any) -> LiveRun:
+    """Apply a run that takes a weak language for the dominant one; both share M0's answers."""
+    return here.apply(
+        name,
+        languages={"dominant": "de", "others": ["en"]},
+        prompts={"perIteration": 200},
+        evaluation={"suites": [{"name": "exactMatch", "uri": f"{here.inputs}/suite"}]},
+        storage={"prefix": "gated"},
+        gates=gates,
+    )
+
+
+def test_a_run_whose_labels_are_wrong_trains_nothing(here: Place) -> None:
+    """Gold answers contradict its pairs: it succeeds with M0, reported, and says why."""
+    run = flipped(here, "contradicted")
+    status = run.until_done(within=240)
+
+    assert run.condition("Succeeded")["reason"] == "NoPairs"
+    (numbers,) = status["numbers"]
+    told = {row["language"]: (row["gate"], row["why"]) for row in numbers["languages"]}
+    assert {gate for gate, _ in told.values()} == {"LeftOut"}
+    assert all(why.startswith("accuracy 0.") for _, why in told.values())
+    assert here.objects("gated/artifacts/train/") == []
+    assert [uri for uri in here.objects("gated/runs/") if uri.endswith(".html")]
+
+
+def test_a_model_that_is_worse_is_refused(here: Place) -> None:
+    """M1 is measured before it answers anything, and the run has come to M0."""
+    run = flipped(here, "refused", minimumDecided=1_000_000)
+    status = run.until_done(within=300)
+    shown = here.shown(run)
+
+    assert run.condition("Succeeded")["reason"] == "StoppedByGate"
+    assert "the final model is M0" in run.condition("Succeeded")["message"]
+    gates = {row["language"]: row["gate"] for row in status["numbers"][-1]["languages"]}
+    assert "Worse" in gates.values()
+    assert [stage["name"] for stage in shown["iterations"][1]["stages"]] == ["evaluate", "gate"]
+    assert shown["final"] == 0

@@ -3,7 +3,6 @@
 The honest arm, which is promoted, is the run of `test_miniature`.
 """
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,10 @@ FLIPPED = ("languages={dominant: de, others: [en]}", "prompts.perIteration=200")
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> Cli:
-    """Return a store with the miniature's inputs, and its prompts without answers as well."""
+    """Return a store with the miniature's inputs."""
     folder = tmp_path_factory.mktemp("gates")
     cli = Cli(folder / "store", folder / "cache")
     cli.upload_miniature()
-    unanswered = folder / "unanswered"
-    unanswered.mkdir()
-    for path in (MINIATURE / "prompts").glob("*.jsonl"):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        asked = [json.dumps({"id": row["id"], "prompt": row["prompt"]}) for row in rows]
-        (unanswered / path.name).write_text("\n".join(asked))
-    uri = "s3://miniature/unanswered"
-    uploaded = cli("upload", str(unanswered), uri, "--store", str(cli.store))
-    assert uploaded.code == 0, uploaded.errors
     return cli
 
 
@@ -57,9 +47,8 @@ def test_labels_that_gold_answers_contradict_are_not_trained_on(world: Cli) -> N
 
 
 def test_a_model_that_is_worse_is_refused_before_it_answers(world: Cli, tmp_path: Path) -> None:
-    """Without gold answers M1 is trained, found worse, and M0 is what the run has come to."""
-    prompts = "prompts.uri=s3://miniature/unanswered"
-    settings = (*FLIPPED, prompts)
+    """Where too few pairs are decided M1 is trained, found worse, and M0 is what is left."""
+    settings = (*FLIPPED, "gates.minimumDecided=1000000")
     printed, status = ended(world, *settings)
     m0, m1 = status["iterations"]
     stages = {stage["name"]: stage for stage in m1["stages"]}
