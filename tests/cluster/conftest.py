@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from support.cli import MINIATURE, Cli
-from support.kube import Kube
+from support.kube import Kube, eventually
 from support.operators import OperatorProcess, install_definition
 from support.places import Place, digests, on_this_machine, place, small
 from support.s3 import Server
@@ -23,6 +23,8 @@ from support.s3 import Server
 FOLDER: Final = Path(__file__).parent
 STAGES: Final = "localhost/selfimprove-cpu:dev"
 OPERATOR: Final = "localhost/selfimprove-operator:dev"
+REPORTED_WITHIN: Final = 60.0
+"""Seconds within which a node reports an image that was loaded a moment ago."""
 VARIABLES: Final = (
     "KUBECONFIG",
     "S3_ENDPOINT",
@@ -67,10 +69,18 @@ def lacking() -> str | None:
 
 def lacking_image(image: str) -> str | None:
     """Return that no node has an image, None if one has."""
+    try:
+        eventually(lambda: image in images_of_nodes(), within=REPORTED_WITHIN, what=image)
+    except AssertionError:
+        return f"expected {image} on a node: make images, then load it"
+    return None
+
+
+def images_of_nodes() -> set[str]:
+    """Return the names of the images that nodes report."""
     nodes = Kube().ask("GET", "/api/v1/nodes")["items"]
     images = [image for node in nodes for image in node["status"].get("images", ())]
-    is_there = any(image in (found.get("names") or ()) for found in images)
-    return None if is_there else f"expected {image} on a node: make images, then load it"
+    return {name for found in images for name in found.get("names") or ()}
 
 
 @pytest.fixture(scope="session")
