@@ -97,6 +97,14 @@ GOOD: Final = (
         {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: [en, ja, sw]}]}"},
     ),
     Row("a suite named by its kind", {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m}]}"}),
+    Row("gates", {"gates": "{mode: Enforced, rewardAccuracy: 0.5, minimumGain: -0.01}"}),
+    Row(
+        "a judge of pairs with a price",
+        {
+            "evaluation": "{judge: {baseUrl: 'http://j/v1', model: j, pairs: 200,"
+            " budget: {money: 5, promptPrice: 0.1, completionPrice: 0.4}}}"
+        },
+    ),
     Row("baselines", {"evaluation": "{baselines: [languageInstruction, sft]}"}),
     Row("a number as an argument", {"inference": "{extraArgs: {max_num_seqs: 8}}"}),
     Row("a fraction as text", {"inference": '{extraArgs: {ratio: "0.5"}}'}),
@@ -270,6 +278,13 @@ BAD: Final = (
         },
         "spec.evaluation",
     ),
+    Row(
+        "money without prices",
+        {"evaluation": "{judge: {baseUrl: 'http://j/v1', model: j, budget: {money: 5}}}"},
+        "evaluation.judge.budget",
+    ),
+    Row("a gate above all", {"gates": "{rewardAccuracy: 1.1}"}, "spec.gates.rewardAccuracy"),
+    Row("a mode that is none", {"gates": "{mode: Soft}"}, "spec.gates.mode"),
     Row("a baseline twice", {"evaluation": "{baselines: [sft, sft]}"}, "spec.evaluation"),
     Row("a baseline that is none", {"evaluation": "{baselines: [none]}"}, "evaluation.baselines"),
     Row("an argument without name", {"inference": '{extraArgs: {"": 1}}'}, "inference.extraArgs"),

@@ -1,5 +1,6 @@
 """The judge behind an endpoint: what it asks, what it outlives, and what it may cost."""
 
+import re
 import threading
 import time
 import traceback
@@ -13,8 +14,8 @@ from selfimprove_pipeline.artifacts import Message
 from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.external.openai_judge import OWN_KEY, OpenAIJudge, key_of
+from selfimprove_pipeline.questions import Opinion, Question
 from selfimprove_pipeline.recipe import Judge
-from selfimprove_pipeline.verdicts import Opinion, Question
 from support.endpoint import Asked, Endpoint, Reply, Script, chat, refusal, serving
 from support.judges import with_candidates
 from support.runs import run
@@ -43,7 +44,11 @@ def asking(
 
 def questions(count: int) -> list[Question]:
     return [
-        Question(key=f"first:p{n}", messages=(Message(role="user", content=f"question {n}"),))
+        Question(
+            key=f"first:p{n}",
+            messages=(Message(role="user", content=f"question {n}"),),
+            max_tokens=16,
+        )
         for n in range(count)
     ]
 
@@ -203,7 +208,7 @@ def test_a_budget_of_requests_stops_with_one_line() -> None:
     """What it pays for is yielded; the line tells what was spent and how much is left to ask."""
     kept: list[str] = []
     with (
-        asking(lambda _: chat("A"), budget={"requests": 5}, spent=Spent(2, 24)) as (e, judge),
+        asking(lambda _: chat("A"), budget={"requests": 5}, spent=Spent(2, 14, 10)) as (e, judge),
         pytest.raises(InputError) as caught,
     ):
         kept.extend(one.key for one in judge.complete(questions(9)))
@@ -224,6 +229,19 @@ def test_a_budget_of_tokens_stops_when_they_are_spent() -> None:
         list(judge.complete(questions(9)))
 
     assert len(e.asked) == 2
+
+
+def test_a_budget_of_money_stops_when_it_is_spent() -> None:
+    """Seven tokens at 100,000 and five at 200,000 a million are 1.70 an answer."""
+    budget = {"money": 4.0, "promptPrice": 100_000.0, "completionPrice": 200_000.0}
+    told = "expected 4.0 of money to be enough, found 3 requests and 36 tokens for 5.10 spent"
+    with (
+        asking(lambda _: chat("A"), budget=budget, maxConcurrency=1) as (e, judge),
+        pytest.raises(InputError, match=re.escape(told)),
+    ):
+        list(judge.complete(questions(9)))
+
+    assert len(e.asked) == 3
 
 
 def test_a_budget_that_is_just_enough_stops_nothing() -> None:

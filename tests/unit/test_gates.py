@@ -158,7 +158,7 @@ def test_pairs_are_left_out_when_even_the_upper_end_is_too_low(
 ) -> None:
     """Wilson's interval at 95 %: the bounds in the names are by hand."""
     chosen = Gates(mode="Enforced")
-    (found,) = gates.reward_accuracies(chosen, decided(es=(accuracy, n)))
+    (found,) = gates.reward_accuracies(chosen, [decided(es=(accuracy, n))])
 
     assert found.decision == decision
 

@@ -228,17 +228,25 @@ def test_a_unit_gets_the_credentials_that_it_needs(unit: UnitName, expected: set
 
 
 @pytest.mark.parametrize(
-    ("unit", "is_asking"), [("inference", True), ("check", False), ("training", False)]
+    ("unit", "pairs", "is_asking"),
+    [
+        ("inference", 0, True),
+        ("check", 0, False),
+        ("training", 0, False),
+        ("light", 0, False),
+        ("light", 5, True),
+    ],
 )
 def test_the_judges_key_goes_to_whoever_asks_it_under_its_own_name(
-    unit: UnitName, is_asking: bool
+    unit: UnitName, pairs: int, is_asking: bool
 ) -> None:
     """The translator's Secret and the judge's have the same key, and both fit into one pod."""
     run = manifests.taken("private").run
     spec = copy.deepcopy(run["spec"])
+    judge = {"baseUrl": "https://judge/v1", "model": "m", "secretRef": {"name": "judge"}}
     spec["evaluation"] = {
         "suites": [{"name": "headToHead", "uri": "s3://suites/questions"}],
-        "judge": {"baseUrl": "https://judge/v1", "model": "m", "secretRef": {"name": "judge"}},
+        "judge": {**judge, "pairs": pairs},
     }
     taken = manifests.taken("private").model_copy(update={"run": {**run, "spec": spec}})
     chosen = units.unit(unit, taken.spec, 0)

@@ -151,8 +151,12 @@ OTHER_VALUES: dict[str, Any] = {
     "evaluation.judge.secretRef.name": "other",
     "evaluation.judge.positions": "random",
     "evaluation.judge.maxConcurrency": 7,
+    "evaluation.judge.pairs": 7,
     "evaluation.judge.budget.requests": 7,
     "evaluation.judge.budget.tokens": 7,
+    "evaluation.judge.budget.money": 7.0,
+    "evaluation.judge.budget.promptPrice": 7.0,
+    "evaluation.judge.budget.completionPrice": 7.0,
     "gates.mode": "Disabled",
     "gates.rewardAccuracy": 0.5,
     "gates.rewardAccuracyWarning": 0.5,
@@ -188,7 +192,14 @@ OTHER_VALUES: dict[str, Any] = {
 }
 
 
-ALONG: dict[str, Any] = {"translation.translator": {"translation__external": None}}
+PRICES = {
+    "evaluation__judge__budget__promptPrice": 1.0,
+    "evaluation__judge__budget__completionPrice": 1.0,
+}
+ALONG: dict[str, Any] = {
+    "translation.translator": {"translation__external": None},
+    "evaluation.judge.budget.money": PRICES,
+}
 """Values that a field cannot change without."""
 
 EXPECTED: dict[str, set[Stage]] = {
@@ -200,6 +211,10 @@ EXPECTED: dict[str, set[Stage]] = {
         "gate",
         "judge",
     },  # inputs of pair and score by language
+    # A judge grades pairs only where there are no gold answers, which has its own test.
+    "evaluation.judge.model": {"judge"},
+    "evaluation.judge.positions": {"judge"},
+    "evaluation.judge.pairs": set(),
     "evaluation.suites": set(),  # its rows are an input; its own fields have their own test
 }
 
@@ -439,6 +454,21 @@ def test_languages_that_are_left_out_are_in_the_keys_of_a_training_alone() -> No
 
     assert changed(plain, some) == {"reference", "train"}
     assert stages.LEFT_OUT not in target.recipe
+
+
+def test_a_judge_grades_the_pairs_of_prompts_without_answers() -> None:
+    """One part a language, which depends on the judge and on how many pairs it is to grade."""
+    graded = {"evaluation__judge__pairs": 5}
+    gold, none = iteration(**graded), dataclasses.replace(iteration(**graded), gold={})
+    more = dataclasses.replace(iteration(evaluation__judge__pairs=6), gold={})
+    other = {"evaluation__judge__model": "other", **graded}
+    another = dataclasses.replace(iteration(**other), gold={})
+
+    assert keys(gold)["score"] == keys(iteration())["score"]
+    assert set(keys(none)["score"]) == {"en", "es", "de"}
+    assert keys(dataclasses.replace(iteration(), gold={}))["score"] == {}
+    assert changed(none, more) == {"score"}
+    assert changed(none, another) == {"score", "judge"}
 
 
 def test_a_gate_depends_on_the_answers_of_both_models_in_trained_languages() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from selfimprove_pipeline import stages, verdicts
 from selfimprove_pipeline.artifacts import Verdict
-from selfimprove_pipeline.verdicts import Contest, Opinion, Question
+from selfimprove_pipeline.questions import Opinion, Question, id_of
+from selfimprove_pipeline.verdicts import Contest
 from support import judges
 
 CONTESTS = [
@@ -71,11 +72,11 @@ def judged(found: Sequence[Contest], say: Said, positions: str = "both") -> list
     by_id = {one.id: one for one in found}
     ruled = {one.id: verdicts.by_rule(one, "de") for one in found}
     done = {name: verdict for name, verdict in ruled.items() if verdict is not None}
-    for question in list(verdicts.questions(found, done, positions)):
-        name = verdicts.id_of(question.key)
+    for question in list(verdicts.to_ask(found, done, positions)):
+        name = id_of(question.key)
         answer = replace(say(*texts(question)), key=question.key)
         done[name] = verdicts.counted(answer, by_id[name], "de", done.get(name), positions)
-    assert not list(verdicts.questions(found, done, positions))
+    assert not list(verdicts.to_ask(found, done, positions))
     return [done[one.id] for one in found]
 
 

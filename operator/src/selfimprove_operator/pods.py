@@ -12,6 +12,7 @@ from selfimprove_operator import snapshot
 from selfimprove_operator.blueprint import Blueprint
 from selfimprove_pipeline.recipe import PodSettings, merged_pods
 from selfimprove_pipeline.recipe.base import SecretRef
+from selfimprove_pipeline.stages import grades_pairs
 
 Object = dict[str, Any]
 
@@ -182,7 +183,8 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
     if external and external.secret_ref and (unit.role == "inference" or unit.name == "check"):
         yield _secret(external.secret_ref, "OPENAI_API_KEY")
     judge = spec.evaluation.judge
-    if judge and judge.secret_ref and "judge" in unit.stages:
+    asks = "judge" in unit.stages or ("score" in unit.stages and grades_pairs(spec))
+    if judge and judge.secret_ref and asks:
         yield _secret(judge.secret_ref, "OPENAI_API_KEY", prefix="SELFIMPROVE_JUDGE_")
 
 

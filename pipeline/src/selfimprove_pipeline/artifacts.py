@@ -133,14 +133,37 @@ class ReferenceLogps(Row):
     rejected: float
 
 
+class Grading(Row):
+    """What a judge said of a pair's texts that stood in one order: grades from 0 to 10."""
+
+    chosen: float | None
+    """chosen and rejected are None when what was said holds no two grades."""
+    rejected: float | None
+    said: str
+    prompt_tokens: int
+    completion_tokens: int
+
+
 class Score(Row):
-    """How well a pair's texts agree with the gold answer: 1 right, 0 wrong."""
+    """What a pair's texts are worth: against gold answers 1 right, 0 wrong; to a judge 0 to 10."""
 
     id: str
     language: str
     partner: str
-    chosen: float
-    rejected: float
+    chosen: float | None
+    """chosen and rejected are None while a judge's answer is open or where it is malformed."""
+    rejected: float | None
+    first: Grading | None = Field(default=None, exclude_if=lambda value: value is None)
+    """first is what the judge said with the chosen text in the first place."""
+    second: Grading | None = Field(default=None, exclude_if=lambda value: value is None)
+    """second is what the judge said with the chosen text in the second place."""
+
+    @property
+    def is_right(self) -> bool | None:
+        """Whether the chosen text is the better one; None of a tie, and where it is not known."""
+        if self.chosen is None or self.rejected is None or self.chosen == self.rejected:
+            return None
+        return self.chosen > self.rejected
 
 
 class Evaluated(Row):

@@ -89,6 +89,8 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
             return num_translations, source, limit, directions
         case "score":
             has_gold = all(row.answer for rows in prompts.values() for row in rows)
+            if prompts and stages.grades_pairs(spec) and not has_gold:
+                return _grades_size(setting)
             return 0, 0, 0, 1 if prompts and has_gold else 0
         case "gate":
             return 0, 0, 0, 1 if index and stages.is_gated(spec) else 0
@@ -118,6 +120,16 @@ def _judge_size(setting: Setting, index: int) -> tuple[int, int, int, int]:
     judged = setting.iteration(index, setting.base).opponents
     orders = 2 if judge and judge.positions == "both" else 1
     return orders * sum(len(setting.suites[name]) for name in judged), 0, 0, len(judged)
+
+
+def _grades_size(setting: Setting) -> tuple[int, int, int, int]:
+    """Return the questions about pairs, at most, as rows."""
+    judge, num_languages = setting.spec.evaluation.judge, len(setting.spec.languages.all())
+    if judge is None:
+        return 0, 0, 0, 0
+    pairs = min(judge.pairs, setting.spec.prompts.per_iteration)
+    orders = 2 if judge.positions == "both" else 1
+    return orders * num_languages * pairs, 0, 0, num_languages
 
 
 def table(found: list[Step]) -> Table:

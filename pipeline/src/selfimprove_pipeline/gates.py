@@ -11,7 +11,7 @@ measured well enough passes.
   for the worse, the whole 95 % interval and Holm's p value over the languages agreeing.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 from typing import Literal, get_args
@@ -122,15 +122,15 @@ def measures(rows: Sequence[GatedLanguage], spec: Spec) -> dict[str, float]:
     return found
 
 
-def reward_accuracies(gates: Gates, score: Manifest | None) -> Iterator[RewardAccuracy]:
-    """Yield what the pairs of each scored language come to, from the manifest of `score`."""
-    measured = score.measures if score else {}
-    for name, accuracy in measured.items():
-        kind, _, language = name.partition(".")
-        if score is not None and kind == "rewardAccuracy":
-            decided = score.counts[f"decided.{language}"]
-            rate = Rate(round(accuracy * decided), decided)
-            yield RewardAccuracy(language, rate, _decision(rate, gates))
+def reward_accuracies(gates: Gates, scores: Iterable[Manifest]) -> Iterator[RewardAccuracy]:
+    """Yield what the pairs of each scored language come to, from the manifests of `score`."""
+    for score in scores:
+        for name, accuracy in score.measures.items():
+            kind, _, language = name.partition(".")
+            if kind == "rewardAccuracy":
+                decided = score.counts[f"decided.{language}"]
+                rate = Rate(round(accuracy * decided), decided)
+                yield RewardAccuracy(language, rate, _decision(rate, gates))
 
 
 def _decision(rate: Rate, gates: Gates) -> Decision:
@@ -145,7 +145,7 @@ def decisions(gates: Gates, manifests: Manifests) -> dict[str, tuple[Decision, s
     """Return for each language that was measured the gravest decision, and the numbers for it."""
     if gates.mode == "Disabled":
         return {}
-    accuracies = reward_accuracies(gates, manifests.get("score", {}).get(""))
+    accuracies = reward_accuracies(gates, manifests.get("score", {}).values())
     found = [(one.language, one.decision, one.reason) for one in accuracies]
     gate = manifests.get("gate", {}).get("")
     for name, worse in gate.measures.items() if gate else ():
@@ -194,8 +194,7 @@ def _stops(manifests: Manifests) -> bool:
 
 
 def _left_out(gates: Gates, manifests: Manifests) -> tuple[str, ...]:
-    score = manifests.get("score", {}).get("")
-    found = reward_accuracies(gates, score)
+    found = reward_accuracies(gates, manifests.get("score", {}).values())
     return tuple(one.language for one in found if one.decision == "LeftOut")
 
 

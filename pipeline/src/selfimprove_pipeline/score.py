@@ -1,8 +1,8 @@
-"""Score: do the labels of the pairs agree with gold answers? Reads pairs, changes none.
+"""Score: do the labels of the pairs agree with gold answers, or a judge? Reads pairs alone.
 
 A text is right if it comes to the number of its gold answer, or equals one without a number. The
 reward accuracy of the labels is the share of decided pairs (one text right, the other
-wrong) whose chosen text is the right one.
+wrong) whose chosen text is the right one. A judge's grades (`grades`) decide in the same way.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,10 @@ def measures(scores: Sequence[Score]) -> dict[str, float]:
     """
     found = {}
     for language in sorted({score.language for score in scores}):
-        decided = [s for s in scores if s.language == language and s.chosen != s.rejected]
+        own = [score.is_right for score in scores if score.language == language]
+        decided = [is_right for is_right in own if is_right is not None]
         if decided:
-            agreeing = sum(s.chosen > s.rejected for s in decided)
+            agreeing = sum(decided)
             interval = wilson(agreeing, len(decided))
             found[f"rewardAccuracy.{language}"] = agreeing / len(decided)
             found[f"rewardAccuracyLow.{language}"] = interval.low
@@ -37,7 +38,7 @@ def measures(scores: Sequence[Score]) -> dict[str, float]:
 
 def counts(scores: Sequence[Score]) -> dict[str, int]:
     """Return the number of `pairs` and of `decided.<language>` ones."""
-    decided = [score.language for score in scores if score.chosen != score.rejected]
+    decided = [score.language for score in scores if score.is_right is not None]
     by_language = {f"decided.{name}": decided.count(name) for name in sorted(set(decided))}
     return {"pairs": len(scores), **by_language}
 

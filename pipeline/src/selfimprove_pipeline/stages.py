@@ -40,7 +40,7 @@ TABLE: Final = (
     StageInfo(
         "pair", ("prompts", "answers", "translations"), "pairs.jsonl, drops.jsonl", "light", False
     ),
-    StageInfo("score", ("pairs", "gold answers"), "scores.jsonl", "light", False),
+    StageInfo("score", ("pairs", "gold answers or a judge"), "scores.jsonl", "light", False),
     StageInfo("train", ("model", "pairs"), "a Hugging Face folder", "training", True),
 )
 """The stages of an iteration in their order; `reference` is a pass inside `train`."""
@@ -65,6 +65,9 @@ LEFT_OUT: Final = "gates.leftOut"
 
 GATE: Final = "1"
 """Version of how a gate decides; a change raises it."""
+
+GRADES: Final = "1"
+"""Version of how a judge is asked to grade pairs; a change raises it."""
 
 QUESTION: Final = "1"
 """Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
@@ -320,10 +323,23 @@ def _pair_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[st
 
 
 def _score_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]]:
+    if _is_graded(iteration):
+        languages = iteration.spec.languages.all()
+        return {language: {"pairs": done["pair", ""]} for language in languages}
     if not iteration.gold:
         return {}
     gold = {f"gold/{language}": rows for language, rows in iteration.gold.items()}
     return {"": {"pairs": done["pair", ""], **gold}}
+
+
+def _is_graded(iteration: Iteration) -> bool:
+    """Return whether a judge grades the pairs: only where no gold answers do."""
+    return grades_pairs(iteration.spec) and bool(iteration.prompts) and not iteration.gold
+
+
+def grades_pairs(spec: Spec) -> bool:
+    """Return whether a judge is to grade the pairs of prompts without answers."""
+    return spec.evaluation.judge is not None and spec.evaluation.judge.pairs > 0
 
 
 def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
@@ -355,6 +371,8 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     values = recipe.fields_of(spec, stage)
     if not values.get(WRONG_ANSWER):
         values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
+    if stage == "score":
+        return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "train" and part == SFT:
         values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
         values["baseline"] = part

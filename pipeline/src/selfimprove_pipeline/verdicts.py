@@ -1,36 +1,28 @@
 """Verdicts: which of two answers to a prompt is better, by rule or by a judge's word.
 
 A `Contest` is the model's answer and the one that it is compared with. What needs no judge is
-decided here; for the rest `questions` says what to ask, and `counted` takes in what was said. A
+decided here; for the rest `to_ask` says what to ask, and `counted` takes in what was said. A
 judge's preference is what it thinks of A against B at its first token, or the letter that it
 writes; anything else is malformed, counted, and never guessed. Pure; `workers.judging` drives it.
 """
 
-import hashlib
 import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final
 
-from selfimprove_pipeline import instruction_difficulty, length_control
-from selfimprove_pipeline.artifacts import Ballot, Message, Verdict
-from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline import instruction_difficulty, length_control, questions
+from selfimprove_pipeline.artifacts import Ballot, Verdict
 from selfimprove_pipeline.instruction_difficulty import Difficulties
+from selfimprove_pipeline.questions import MOST_SAID, Opinion, Place, Question
 from selfimprove_pipeline.statistics import wilson
-
-Place = Literal["first", "second"]
-"""Where the model's answer stands in a question."""
-PLACES: Final[tuple[Place, ...]] = ("first", "second")
 
 MAX_TOKENS: Final = 16
 LABEL: Final = re.compile(r"\W*(?:answer\W+)?([AB])\W*", re.IGNORECASE)
 LEAST_MASS: Final = 0.5
 """Probability that both letters need together: below it the judge meant to write something else."""
 EVEN: Final = 0.5
-MOST_SAID: Final = 200
-"""Characters that are kept of what a judge said."""
-
 TEMPLATE: Final = """\
 Here are an instruction and two answers to it, A and B.
 
@@ -65,25 +57,6 @@ class Contest:
     is_opponent_off_target: bool
 
 
-@dataclass(frozen=True, kw_only=True)
-class Question:
-    """One question to a judge."""
-
-    key: str
-    """key is `<place>:<id>`."""
-    messages: tuple[Message, ...]
-    max_tokens: int = MAX_TOKENS
-
-
-@dataclass(frozen=True, kw_only=True)
-class Opinion(Completion):
-    """What a judge said to a question."""
-
-    first_token: Mapping[str, float]
-    """firstToken holds the probabilities of the likeliest first tokens, nothing where the
-    endpoint does not offer them."""
-
-
 def by_rule(contest: Contest, language: str) -> Verdict | None:
     """Return the verdict that needs no judge: of equal answers, and of one in a wrong language."""
     wrong = (contest.is_off_target, contest.is_opponent_off_target)
@@ -98,7 +71,7 @@ def by_rule(contest: Contest, language: str) -> Verdict | None:
     return None
 
 
-def questions(
+def to_ask(
     contests: Iterable[Contest], done: Mapping[str, Verdict], positions: str
 ) -> Iterator[Question]:
     """Yield what is still to be asked."""
@@ -110,33 +83,19 @@ def questions(
 
 
 def places(contest: Contest, positions: str) -> tuple[Place, ...]:
-    """Return where the model's answer is to stand.
-
-    A random place depends on the texts alone, so that the exchanged contest is the same question.
-    """
-    if positions == "both":
-        return PLACES
-    own, other = (
-        hashlib.sha256(f"{contest.id}\n{text}".encode()).digest()
-        for text in (contest.answer, contest.opponent)
-    )
-    return ("first",) if own < other else ("second",)
+    """Return where the model's answer is to stand, so that an exchanged contest is the same."""
+    return questions.places(contest.id, contest.answer, contest.opponent, positions)
 
 
 def counted(
     opinion: Opinion, contest: Contest, language: str, earlier: Verdict | None, positions: str
 ) -> Verdict:
     """Return the verdict on a contest with one more ballot."""
-    place = opinion.key.partition(":")[0]
+    place = questions.place_of(opinion.key)
     verdict = earlier or _verdict(contest, language, None)
     with_ballot = verdict.model_copy(update={place: _ballot(opinion, is_first=place == "first")})
     cast = [getattr(with_ballot, wanted) for wanted in places(contest, positions)]
     return with_ballot.model_copy(update={"preference": _preference(cast)})
-
-
-def id_of(key: str) -> str:
-    """Return the prompt's id of a question's key."""
-    return key.partition(":")[2]
 
 
 def measures(rows: Sequence[Verdict], difficulties: Difficulties | None = None) -> dict[str, float]:
@@ -220,7 +179,7 @@ def _question(contest: Contest, place: Place) -> Question:
     if place == "second":
         a, b = b, a
     content = TEMPLATE.format(prompt=contest.prompt, a=a, b=b)
-    return Question(key=f"{place}:{contest.id}", messages=(Message(role="user", content=content),))
+    return questions.question(contest.id, place, content, MAX_TOKENS)
 
 
 def _ballot(opinion: Opinion, *, is_first: bool) -> Ballot:

@@ -13,10 +13,11 @@ from typing import Protocol
 
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external.versions import fingerprint
+from selfimprove_pipeline.questions import Opinion, Question
 from selfimprove_pipeline.recipe import Judge, Spec
 from selfimprove_pipeline.recipe.sampling import External
+from selfimprove_pipeline.recipe.sources import JudgeBudget
 from selfimprove_pipeline.translate import Direction, Passage
-from selfimprove_pipeline.verdicts import Opinion, Question
 
 __all__ = ["Questioned", "Spent", "Translator", "fingerprint", "judge", "translator"]
 
@@ -45,15 +46,34 @@ class Translator(Protocol):
 
 @dataclass
 class Spent:
-    """What verdicts have cost so far."""
+    """What a judge has cost so far."""
 
     requests: int = 0
-    tokens: int = 0
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
 
-    def add(self, tokens: int) -> None:
+    @property
+    def tokens(self) -> int:
+        """Tokens of questions and answers."""
+        return self.prompt_tokens + self.completion_tokens
+
+    def add(self, prompt_tokens: int, completion_tokens: int) -> None:
         """Count one more answer."""
         self.requests += 1
-        self.tokens += tokens
+        self.prompt_tokens += prompt_tokens
+        self.completion_tokens += completion_tokens
+
+    def count(self, counts: Mapping[str, int]) -> None:
+        """Count the answers that a manifest tells of, if it tells of any."""
+        self.requests += counts.get("questions", 0)
+        if "questions" in counts:
+            self.prompt_tokens += counts["promptTokens"]
+            self.completion_tokens += counts["completionTokens"]
+
+    def money(self, budget: JudgeBudget) -> float:
+        """Return the price of all tokens, 0 where the budget has no prices."""
+        prompt, completion = budget.prompt_price or 0.0, budget.completion_price or 0.0
+        return (self.prompt_tokens * prompt + self.completion_tokens * completion) / 1e6
 
 
 class Questioned(Protocol):

@@ -20,8 +20,8 @@ from selfimprove_pipeline.external.endpoint import (
     Place,
     in_window,
 )
+from selfimprove_pipeline.questions import Opinion, Question
 from selfimprove_pipeline.recipe import Judge, Spec
-from selfimprove_pipeline.verdicts import Opinion, Question
 
 OWN_KEY: Final = "SELFIMPROVE_JUDGE_OPENAI_API_KEY"
 """Environment variable with the judge's key where it is not that of the translator."""
@@ -69,7 +69,7 @@ class OpenAIJudge:
         concurrency = self._judge.max_concurrency
         for opinion in in_window(self._ask, self._affordable(waiting), concurrency=concurrency):
             self._under_way -= 1
-            self._spent.add(opinion.prompt_tokens + opinion.completion_tokens)
+            self._spent.add(opinion.prompt_tokens, opinion.completion_tokens)
             yield opinion
         left = sum(1 for _ in waiting)
         if left:
@@ -89,20 +89,22 @@ class OpenAIJudge:
             yield question
 
     def _has_budget(self) -> bool:
-        budget = self._judge.budget
-        requests = self._spent.requests + self._under_way
-        return (budget.requests is None or requests < budget.requests) and (
-            budget.tokens is None or self._spent.tokens < budget.tokens
+        budget, spent = self._judge.budget, self._spent
+        limited = (
+            (budget.requests, spent.requests + self._under_way),
+            (budget.tokens, spent.tokens),
+            (budget.money, spent.money(budget)),
         )
+        return all(limit is None or found < limit for limit, found in limited)
 
     def _too_much(self, left: int) -> str:
         budget, spent = self._judge.budget, self._spent
-        limits = {"requests": budget.requests, "tokens": budget.tokens}
+        limits = {"requests": budget.requests, "tokens": budget.tokens, "of money": budget.money}
         shown = " and ".join(f"{limit} {name}" for name, limit in limits.items() if limit)
         return (
             f"evaluation.judge.budget: expected {shown} to be enough, found {spent.requests} "
-            f"requests and {spent.tokens} tokens spent and {left} questions left; verdicts are "
-            "kept, raise the budget and run again"
+            f"requests and {spent.tokens} tokens{_price(spent.money(budget))} spent and {left} "
+            "questions left; verdicts are kept, raise the budget and run again"
         )
 
     def _ask(self, question: Question) -> Opinion:
@@ -120,6 +122,10 @@ class OpenAIJudge:
             completion_tokens=reply.completion_tokens,
             first_token=reply.first_token,
         )
+
+
+def _price(money: float) -> str:
+    return f" for {money:.2f}" if money else ""
 
 
 def key_of(spec: Spec | None, environment: Mapping[str, str] = os.environ) -> tuple[str, str]:

@@ -243,14 +243,40 @@ class Suite(Part):
         return self.has_references or (self.kind or self.name) == "headToHead"
 
 
+Price = Annotated[float, Field(ge=0, le=1e6)]
+
+
 class JudgeBudget(Part):
-    """What the verdicts of a run may cost, kept ones included."""
+    """What the judge of a run may cost, kept verdicts included."""
+
+    rules = (
+        Rule(
+            "!has(self.money) || (has(self.promptPrice) && has(self.completionPrice))",
+            "expected promptPrice and completionPrice with money",
+        ),
+    )
 
     requests: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
     """requests that the judge may answer."""
 
     tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
     """tokens of prompts and answers; what is under way then is still taken."""
+
+    money: Annotated[float, Field(gt=0, le=1e9)] | None = None
+    """money in the currency of the prices."""
+
+    prompt_price: Price | None = None
+    """promptPrice of a million tokens of questions."""
+
+    completion_price: Price | None = None
+    """completionPrice of a million tokens of answers."""
+
+    @model_validator(mode="after")
+    def _money_has_prices(self) -> Self:
+        if self.money is not None and None in (self.prompt_price, self.completion_price):
+            msg = "expected promptPrice and completionPrice with money"
+            raise ValueError(msg)
+        return self
 
 
 class Judge(Part):
@@ -259,17 +285,21 @@ class Judge(Part):
     base_url: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-?A-~]+$")]
     """baseUrl of the endpoint. Verdicts are kept by `model` alone."""
 
-    model: Annotated[Name, affects("judge")]
+    model: Annotated[Name, affects("score", "judge")]
     """model that the endpoint serves."""
 
     secret_ref: SecretRef | None = None
     """secretRef names the Secret with OPENAI_API_KEY."""
 
-    positions: Annotated[Literal["both", "random"], affects("judge")] = "both"
+    positions: Annotated[Literal["both", "random"], affects("score", "judge")] = "both"
     """positions asks in `both` orders, a contradiction being a tie, or once in a `random` one."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
     """maxConcurrency of requests."""
+
+    pairs: Annotated[int, Field(ge=0, le=10_000_000), affects("score")] = 0
+    """pairs of each language and iteration whose texts are graded from 0 to 10, for the reward
+    accuracy of prompts without answers."""
 
     budget: JudgeBudget = Field(default_factory=JudgeBudget)
     """budget at which the run stops."""
@@ -305,7 +335,7 @@ class Evaluation(Part):
     language to answer in it; `sft` is M0, trained on the chosen texts of its pairs alone."""
 
     judge: Judge | None = None
-    """judge of the suites xAlpacaEval and headToHead."""
+    """judge of the suites xAlpacaEval and headToHead, and of pairs."""
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:

@@ -37,10 +37,10 @@ def training(run: Source) -> Iterator[Training]:
 
 
 def agreements(run: Source) -> Iterator[Agreement]:
-    """Yield how often gold answers agree with the labels, and what the gate says of it."""
+    """Yield how often gold answers or a judge agree with the labels, and what the gate says of it."""
     gated = run.spec.gates
     for iteration, _, manifest in run.of("score"):
-        decided = {found.language: found for found in gates.reward_accuracies(gated, manifest)}
+        decided = {found.language: found for found in gates.reward_accuracies(gated, [manifest])}
         by_language: dict[str, list[Score]] = defaultdict(list)
         for row in run.reader.rows(manifest, Score):
             by_language[row.language].append(row)
@@ -54,13 +54,13 @@ def agreements(run: Source) -> Iterator[Agreement]:
 def _agreement(
     iteration: int, language: str, rows: list[Score], decision: Decision | None
 ) -> Agreement:
-    decided = [row for row in rows if row.chosen != row.rejected]
-    right = sum(row.chosen > row.rejected for row in decided)
+    decided = [row.is_right for row in rows if row.is_right is not None]
+    known = [row for row in rows if row.chosen is not None and row.rejected is not None]
     return Agreement(
         iteration=iteration,
         language=language,
-        accuracy=Rate(right, len(decided)),
-        ties=len(rows) - len(decided),
+        accuracy=Rate(sum(decided), len(decided)),
+        ties=len(known) - len(decided),
         decision=decision,
     )
 

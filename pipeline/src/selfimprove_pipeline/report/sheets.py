@@ -40,12 +40,12 @@ def pairs(story: Story) -> Sheet:
 
 
 def agreements(story: Story) -> Sheet:
-    """Return how often gold answers agree with the labels."""
+    """Return how often gold answers or a judge agree with the labels."""
     return Sheet(
         texts=("Iteration", "Language"),
         numbers=("Reward accuracy", "Decided pairs", "Ties"),
         rows=tuple(_agreement(row, story) for row in story.agreements),
-        absent="Not measured: the prompts have no gold answers, or no pairs are scored yet.",
+        absent="Not measured: prompts without gold answers or judge, or no pairs scored yet.",
     )
 
 

@@ -14,9 +14,9 @@ from typing import Any, Final, Protocol
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.questions import Question
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
-from selfimprove_pipeline.verdicts import Question
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 from selfimprove_pipeline.workers.survey import manifest_of
 from selfimprove_pipeline.workers.tasks import Flusher, Open, RowT, Task

@@ -127,7 +127,7 @@ def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
             start = engines.starter(setting)
             inference.work(setting, index, model, start, emitter.progress, names=names)
         case "light":
-            light.work(setting, index, model, names=names)
+            light.work(setting, index, model, emitter.progress, names=names)
         case "training":
             training.check(setting, index, model)
             rank_processes.run(setting)

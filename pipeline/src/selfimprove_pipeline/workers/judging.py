@@ -7,21 +7,31 @@ engine has ended (`inference`), and each verdict is in the store before more is 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from selfimprove_pipeline import evaluate, instruction_difficulty, stages, verdicts
-from selfimprove_pipeline.artifacts import Evaluated, Manifest, Verdict
+from selfimprove_pipeline import (
+    evaluate,
+    grades,
+    instruction_difficulty,
+    questions,
+    stages,
+    verdicts,
+)
+from selfimprove_pipeline.artifacts import Evaluated, Score, Verdict
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.languages import Identify
+from selfimprove_pipeline.questions import Opinion, Question
 from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
-from selfimprove_pipeline.verdicts import Contest, Opinion, Question
+from selfimprove_pipeline.verdicts import Contest
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import Survey
 from selfimprove_pipeline.workers.tasks import PART, Rows, Task
 
 JUDGE: Final[Stage] = "judge"
+ASKING: Final[Mapping[Stage, type[Verdict] | type[Score]]] = {JUDGE: Verdict, "score": Score}
+"""Stages that ask the judge, and their rows."""
 
 
 def task(setting: Setting, target: Target, found: Survey, identify: Identify) -> Task[Verdict]:
@@ -55,13 +65,13 @@ def task_of(
 
     def pending(done: Rows[Verdict], share: Share) -> Iterator[Question]:
         # Budget and concurrency are the run's, so of several pods the first one asks for all.
-        return verdicts.questions(contests if share.number == 0 else (), done, positions)
+        return verdicts.to_ask(contests if share.number == 0 else (), done, positions)
 
     def row(completion: Completion, done: Rows[Verdict]) -> Verdict:
         if not isinstance(completion, Opinion):
             message = f"expected an opinion of a judge, found {type(completion).__name__}"
             raise TypeError(message)
-        name = verdicts.id_of(completion.key)
+        name = questions.id_of(completion.key)
         return verdicts.counted(completion, by_id[name], language, done.get(name), positions)
 
     def describe(made: Sequence[Verdict]) -> dict[str, Mapping[str, float]]:
@@ -98,23 +108,27 @@ def contest(row: Evaluated, opponent: str, is_opponent_off_target: bool) -> Cont
 
 
 def spent(setting: Setting, index: int, found: Survey) -> Spent:
-    """Return what the verdicts of all models of the run have cost, as far as they are kept."""
+    """Return what a judge of all models and pairs of the run has cost, as far as it is kept."""
     noted = setting.read_index()
     earlier = [entry for entry in noted.iterations if entry.index != index] if noted else []
-    keys = [key for entry in earlier for key in entry.keys.get(JUDGE, {}).values()]
-    manifests = [setting.repository.manifest(JUDGE, key) for key in keys]
-    finished = [*manifests, *found[JUDGE].manifests.values()]
-    costs = [_cost(manifest) for manifest in finished if manifest is not None]
-    for target in found[JUDGE].missing:
-        latest = {row.id: row for row in setting.repository.parts(JUDGE, target.key, PART, Verdict)}
-        kept = verdicts.counts(tuple(latest.values()))
-        costs.append((kept["questions"], kept["promptTokens"] + kept["completionTokens"]))
-    return Spent(sum(requests for requests, _ in costs), sum(tokens for _, tokens in costs))
+    total = Spent()
+    for stage, kind in ASKING.items():
+        keys = [key for entry in earlier for key in entry.keys.get(stage, {}).values()]
+        manifests = [setting.repository.manifest(stage, key) for key in keys]
+        own = found.get(stage)
+        for manifest in (*manifests, *(own.manifests.values() if own else ())):
+            total.count(manifest.counts if manifest else {})
+        for target in own.missing if own else ():
+            kept = setting.repository.parts(stage, target.key, PART, kind)
+            total.count(_asked(tuple({row.id: row for row in kept}.values())))
+    return total
 
 
-def _cost(manifest: Manifest) -> tuple[int, int]:
-    counts = manifest.counts
-    return counts["questions"], counts["promptTokens"] + counts["completionTokens"]
+def _asked(rows: Sequence[Verdict | Score]) -> dict[str, int]:
+    """Return what was asked for rows of either kind, of which a stage has one."""
+    found = verdicts.counts([row for row in rows if isinstance(row, Verdict)])
+    graded = grades.counts([row for row in rows if isinstance(row, Score)])
+    return {name: found[name] + number for name, number in graded.items()}
 
 
 def _judged_before(setting: Setting, target: Target) -> tuple[Verdict, ...]:

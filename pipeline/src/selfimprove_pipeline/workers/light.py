@@ -1,4 +1,4 @@
-"""Pair and score: rows to rows, without a model."""
+"""Pair and score: rows to rows, without a model; a judge may grade pairs (`grading`)."""
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -10,22 +10,40 @@ from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Translation
 from selfimprove_pipeline.pair import Paired, Texts
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Iteration, Target
+from selfimprove_pipeline.workers import grading
+from selfimprove_pipeline.workers.collect import OnProgress
+from selfimprove_pipeline.workers.grading import SCORES
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import LIGHT, Survey, manifest_of, survey
 
 PAIRS: Final = "pairs.jsonl"
 DROPS: Final = "drops.jsonl"
-SCORES: Final = "scores.jsonl"
 
 RowT = TypeVar("RowT", Answer, Translation)
 
 
-def work(setting: Setting, index: int, model: Model, *, names: tuple[Stage, ...] = LIGHT) -> None:
+def work(
+    setting: Setting,
+    index: int,
+    model: Model,
+    on_progress: OnProgress,
+    *,
+    names: tuple[Stage, ...] = LIGHT,
+) -> None:
     """Make the missing artifacts of `pair`, `score` or both of an iteration."""
     iteration = setting.iteration(index, model)
     for name in names:
-        for target in survey(iteration, setting.repository.manifest)[name].missing:
+        found = survey(iteration, setting.repository.manifest)
+        missing = found[name].missing
+        if missing and name == "score" and not iteration.gold:
+            grading.work(setting, index, _pairs(setting, found), found, on_progress)
+            continue
+        for target in missing:
             _MAKERS[name](setting, iteration, target)
+
+
+def _pairs(setting: Setting, found: Survey) -> tuple[Pair, ...]:
+    return setting.repository.rows(found["pair"].manifests[""], Pair, PAIRS)
 
 
 def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
@@ -46,12 +64,12 @@ def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
 
 def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
     started = monotonic()
-    manifest = survey(iteration, setting.repository.manifest)["pair"].manifests[""]
+    pairs = _pairs(setting, survey(iteration, setting.repository.manifest))
     gold = {
         language: {prompt.id: prompt.answer or "" for prompt in prompts}
         for language, prompts in setting.prompts_of(iteration.index).items()
     }
-    scores = score.score(setting.repository.rows(manifest, Pair, PAIRS), gold)
+    scores = score.score(pairs, gold)
     made = manifest_of(
         target,
         seconds=_seconds_since(started),

@@ -14,10 +14,10 @@ from typing import Any, Final, Generic, Self, TypeVar
 from selfimprove_pipeline.artifacts import Manifest, Row
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.errors import TryAgainError
+from selfimprove_pipeline.questions import Question
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.translate import Passage
-from selfimprove_pipeline.verdicts import Question
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 
 FLUSH_ROWS: Final = 64

@@ -1,0 +1,68 @@
+"""What a judge is asked and what it says: two texts in one order, and the places they have.
+
+`verdicts` asks which of two answers is better, `grades` what each of them is worth; `external`
+carries the questions to an endpoint.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from selfimprove_pipeline.artifacts import Message
+from selfimprove_pipeline.engine import Completion
+
+Place = Literal["first", "second"]
+"""Where the text in question stands, the model's answer or the chosen text of a pair."""
+PLACES: Final[tuple[Place, ...]] = ("first", "second")
+
+MOST_SAID: Final = 200
+"""Characters that are kept of what a judge said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Question:
+    """One question to a judge."""
+
+    key: str
+    """key is `<place>:<id>`."""
+    messages: tuple[Message, ...]
+    max_tokens: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opinion(Completion):
+    """What a judge said to a question."""
+
+    first_token: Mapping[str, float]
+    """firstToken holds the probabilities of the likeliest first tokens, nothing where the
+    endpoint does not offer them."""
+
+
+def question(identifier: str, place: Place, content: str, max_tokens: int) -> Question:
+    """Return a question about the texts of an id in one order."""
+    message = Message(role="user", content=content)
+    return Question(key=f"{place}:{identifier}", messages=(message,), max_tokens=max_tokens)
+
+
+def id_of(key: str) -> str:
+    """Return the id of a question's key."""
+    return key.partition(":")[2]
+
+
+def place_of(key: str) -> str:
+    """Return the place of a question's key."""
+    return key.partition(":")[0]
+
+
+def places(identifier: str, own: str, other: str, positions: str) -> tuple[Place, ...]:
+    """Return where a text is to stand beside another one.
+
+    A random place depends on the texts alone, so that the exchanged texts are the same question.
+    """
+    if positions == "both":
+        return PLACES
+    first, second = (
+        hashlib.sha256(f"{identifier}\n{text}".encode()).digest() for text in (own, other)
+    )
+    return ("first",) if first < second else ("second",)

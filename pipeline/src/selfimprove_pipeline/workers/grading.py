@@ -1,0 +1,64 @@
+"""The judged pairs of an iteration: a sample from the store, graded, as a task a language.
+
+Pairs are made without a GPU, so the process that pairs asks the judge; each answer is in the
+store before more is asked.
+"""
+
+from collections.abc import Mapping, Sequence
+
+from selfimprove_pipeline import external, grades, questions, score
+from selfimprove_pipeline.artifacts import Pair, Score
+from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.questions import Opinion
+from selfimprove_pipeline.recipe import Judge
+from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.workers import judging
+from selfimprove_pipeline.workers.collect import Collector, OnProgress
+from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.workers.survey import Survey
+from selfimprove_pipeline.workers.tasks import Task
+
+SCORES = "scores.jsonl"
+
+
+def work(
+    setting: Setting, index: int, pairs: Sequence[Pair], found: Survey, on_progress: OnProgress
+) -> None:
+    """Have the recipe's judge grade what is missing."""
+    judge = setting.spec.evaluation.judge
+    if judge is None:
+        return
+    spent = judging.spent(setting, index, found)
+    asked = external.judge(setting.spec, judge, spent)
+    try:
+        tasks = [_task(target, judge, pairs) for target in found["score"].missing]
+        Collector(asked, setting.repository, on_progress).collect(tasks)
+    finally:
+        asked.close()
+
+
+def _task(target: Target, judge: Judge, pairs: Sequence[Pair]) -> Task[Score]:
+    """Return the task of the pairs of one language."""
+    drawn = {pair.id: pair for pair in grades.sampled(pairs, target.part, judge.pairs)}
+
+    def row(completion: Completion, done: Mapping[str, Score]) -> Score:
+        if not isinstance(completion, Opinion):
+            message = f"expected an opinion of a judge, found {type(completion).__name__}"
+            raise TypeError(message)
+        name = questions.id_of(completion.key)
+        return grades.counted(completion, drawn[name], done.get(name), judge.positions)
+
+    def describe(made: Sequence[Score]) -> dict[str, Mapping[str, float]]:
+        counts = {**score.counts(made), **grades.counts(made)}
+        return {"counts": counts, "measures": {**score.measures(made), **grades.measures(made)}}
+
+    return Task(
+        target,
+        SCORES,
+        Score,
+        list(drawn),
+        lambda done, _: grades.to_ask(drawn.values(), done, judge.positions),
+        row,
+        describe,
+        keeps_each=True,
+    )
