@@ -37,7 +37,7 @@ def training(run: Source) -> Iterator[Training]:
 
 
 def agreements(run: Source) -> Iterator[Agreement]:
-    """Yield how often gold answers or a judge agree with the labels, and what the gate says of it."""
+    """Yield how often gold answers or a judge agree with the labels, with what the gate says."""
     gated = run.spec.gates
     for iteration, _, manifest in run.of("score"):
         decided = {found.language: found for found in gates.reward_accuracies(gated, [manifest])}
