@@ -585,6 +585,19 @@ def test_a_suite_without_gold_answers_is_judged_by_language(repository: Reposito
     assert [row.value for row in suite.changes] == [pytest.approx(-27 / 40)]
 
 
+def test_a_suite_about_languages_shows_them_though_it_has_gold(repository: Repository) -> None:
+    """Rows with answers may serve `offTarget` too: below its heading stand no right answers."""
+    writer = Writer(repository)
+    rows = [answer(n, "es", is_right=n < 30, is_off_target=n < 4) for n in range(PROMPTS)]
+    writer.artifact(0, "evaluate", "offTarget.es", rows)
+    writer.index(spec(evaluation={"suites": [{"name": "offTarget", "uri": "s3://suites/any"}]}))
+    suite = gather(repository, namespace=None, name="small").suites[0]
+    estimate = suite.estimate(0, "es")
+    assert suite.shown == "offTarget"
+    assert estimate is not None
+    assert estimate.value == pytest.approx(4 / PROMPTS)
+
+
 def test_a_language_that_nobody_identified_has_no_wrong_language_rate(
     repository: Repository,
 ) -> None:

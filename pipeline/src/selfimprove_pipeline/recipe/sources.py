@@ -233,6 +233,11 @@ class Suite(Part):
         return (self.kind or self.name) in ("exactMatch", "mgsm")
 
     @property
+    def counts_languages(self) -> bool:
+        """Whether it is about the language of answers alone, also where its rows have gold."""
+        return (self.kind or self.name) == "offTarget"
+
+    @property
     def has_references(self) -> bool:
         """Whether answers are compared with given outputs."""
         return (self.kind or self.name) == "xAlpacaEval"

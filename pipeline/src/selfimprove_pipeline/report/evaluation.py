@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.contrast import (
+    Measure,
     are_identified,
     contrast,
     corrected,
@@ -47,7 +48,8 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
         for (name, model, language), by_id in answers.items()
         if name == suite.name
     }
-    measure = measure_of(row for by_id in rows.values() for row in by_id.values())
+    found = measure_of(row for by_id in rows.values() for row in by_id.values())
+    measure: Measure = "offTarget" if suite.counts_languages else found
     values = {place: values_of(by_id, measure) for place, by_id in rows.items()}
     models = sorted({model for model, _ in rows})
     return SuiteStory(
