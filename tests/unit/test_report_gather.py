@@ -432,6 +432,22 @@ def test_agreement_counts_decided_pairs_alone(repository: Repository) -> None:
     assert (first.accuracy, first.ties) == (Rate(6, 8), 7)
 
 
+def test_texts_are_told_by_where_they_come_from(repository: Repository) -> None:
+    """Chosen is a translation in German and the model's own text in English, the dominant one."""
+    writer = Writer(repository)
+    worths = {"de": (1.0, 0.0), "en": (1.0, 0.25)}
+    rows = [
+        Score(id="p1", language=tag, partner="en", chosen=chosen, rejected=rejected)
+        for tag, (chosen, rejected) in worths.items()
+    ]
+    writer.artifact(0, "score", "", rows)
+    writer.index(spec())
+    german, english = gather(repository, namespace=None, name="small").agreements
+    assert (german.language, german.generation, german.translation) == ("de", 0.0, 1.0)
+    assert (english.language, english.generation, english.translation) == ("en", 1.0, 0.25)
+    assert not german.is_graded
+
+
 def test_a_run_that_a_gate_has_stopped_awaits_no_more_models(repository: Repository) -> None:
     """M1 is refused: it is shown with the gate's numbers, and M2 is not said to come."""
     writer = Writer(repository)

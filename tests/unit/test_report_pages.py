@@ -236,9 +236,9 @@ def test_what_is_not_measured_is_one_sentence() -> None:
     """It names what no run measures, and what this one did not."""
     sentence = wording.not_measured(story(agreements=()))
     assert sentence.startswith("Not measured: how fluent")
-    assert "how often gold answers agree" in sentence
+    assert "how often gold answers or a judge agree" in sentence
     assert sentence.count(". ") == 0
-    assert "how often gold answers agree" not in wording.not_measured(story())
+    assert "how often gold answers or a judge agree" not in wording.not_measured(story())
     assert sentence in read(page.render(story(agreements=()))).text
 
 

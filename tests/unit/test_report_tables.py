@@ -183,11 +183,31 @@ def test_reward_accuracy_has_languages_across() -> None:
     assert shown is not None
     assert [heading.text for heading in shown.headings] == ["de", "en"]
     assert [(name, [cell.text for cell in cells]) for name, cells in shown.rows] == [
-        ("M0 → M1", [".75 (80) .65–.83", "–"]),
-        ("M1 → M2", [".25 (80) .17–.35 left out of the training", "–"]),
+        ("M0 → M1, reward accuracy", [".75 (80) .65–.83", "–"]),
+        ("M1 → M2, reward accuracy", [".25 (80) .17–.35 left out of the training", "–"]),
     ]
     assert ".25 (80) .17–.35 left out of the training" in words(read(page.render(found)).cells)
     assert grids.reward_accuracy(story(agreements=())) is None
+
+
+def test_grades_of_a_judge_stand_above_the_reward_accuracy() -> None:
+    """As in the paper: what was generated and what was translated, from 0 to 10."""
+    graded = Agreement(
+        iteration=0,
+        language="de",
+        accuracy=Rate(7, 10),
+        ties=2,
+        generation=4.69,
+        translation=8.96,
+        is_graded=True,
+    )
+    shown = grids.reward_accuracy(story(agreements=(graded,)))
+    assert shown is not None
+    assert [(name, cells[0].text) for name, cells in shown.rows] == [
+        ("M0 → M1, generation", "4.69"),
+        ("M0 → M1, translation", "8.96"),
+        ("M0 → M1, reward accuracy", ".70 (10) .40–.89"),
+    ]
 
 
 def test_gates_show_who_is_worse_and_by_how_much() -> None:

@@ -101,21 +101,42 @@ def unseen(story: Story, suite: SuiteStory) -> Grid | None:
 
 
 def reward_accuracy(story: Story) -> Grid | None:
-    """Return how often gold answers agree with the labels, None where no pairs are scored."""
+    """Return what the pairs' texts are worth and how often labels agree, None without scores."""
     found = {(one.iteration, one.language): one for one in story.agreements}
     if not found:
         return None
+    rows = (
+        (
+            f"{wording.iteration(index, story)}, {name}",
+            tuple(cell(found.get((index, tag))) for tag in story.languages),
+        )
+        for index in dict.fromkeys(iteration for iteration, _ in found)
+        for name, cell in (
+            ("generation", _generation),
+            ("translation", _translation),
+            ("reward accuracy", _accuracy),
+        )
+    )
     return Grid(
         headings=tuple(Cell(value=tag) for tag in story.languages),
-        rows=tuple(
-            (
-                wording.iteration(index, story),
-                tuple(_accuracy(found.get((index, tag))) for tag in story.languages),
-            )
-            for index in dict.fromkeys(iteration for iteration, _ in found)
-        ),
+        rows=tuple(row for row in rows if any(cell.value != NOTHING for cell in row[1])),
         corner="Iteration",
     )
+
+
+def _generation(found: Agreement | None) -> Cell:
+    return _worth(found, found.generation if found else None)
+
+
+def _translation(found: Agreement | None) -> Cell:
+    return _worth(found, found.translation if found else None)
+
+
+def _worth(found: Agreement | None, value: float | None) -> Cell:
+    """Return a mean grade as the paper writes it, or a share of right texts."""
+    if found is not None and value is not None and found.is_graded:
+        return Cell(value=f"{value:.2f}")
+    return Cell(value=notation.rate(value))
 
 
 def _accuracy(found: Agreement | None) -> Cell:

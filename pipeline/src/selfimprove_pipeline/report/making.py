@@ -68,7 +68,7 @@ class Training:
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """How often gold answers agree with the labels of one iteration's pairs in one language."""
+    """How often gold answers, or a judge, agree with the labels of pairs in one language."""
 
     iteration: int
     language: str
@@ -76,6 +76,13 @@ class Agreement:
     """accuracy is the share of pairs whose chosen text scores higher, among the decided ones."""
     ties: int
     """ties are pairs whose texts score the same; they decide nothing."""
+    generation: float | None = None
+    """generation is the mean worth of the texts that the model has written in the language itself,
+    the right ones' share against gold answers, else a judge's grade from 0 to 10."""
+    translation: float | None = None
+    """translation is that of those that were translated into it."""
+    is_graded: bool = False
+    """isGraded tells that a judge has graded the texts."""
     decision: Decision | None = None
     """decision of the gate, None where gates are disabled."""
 

@@ -2,10 +2,11 @@
 
 from collections import defaultdict
 from collections.abc import Iterator
+from dataclasses import replace
+from statistics import fmean
 
 from selfimprove_pipeline import gates, stages
 from selfimprove_pipeline.artifacts import GatedLanguage, Manifest, Score
-from selfimprove_pipeline.gates import Decision
 from selfimprove_pipeline.report.making import Agreement, Pairs, Promotion, Step, Training, Work
 from selfimprove_pipeline.report.source import Source
 from selfimprove_pipeline.statistics import Rate
@@ -48,12 +49,12 @@ def agreements(run: Source) -> Iterator[Agreement]:
             if by_language[language]:
                 found = decided.get(language) if gated.mode == "Enforced" else None
                 decision = found.decision if found else None
-                yield _agreement(iteration, language, by_language[language], decision)
+                agreement = _agreement(iteration, language, by_language[language])
+                own, translated = _worths(by_language[language], run.spec.languages.dominant)
+                yield replace(agreement, generation=own, translation=translated, decision=decision)
 
 
-def _agreement(
-    iteration: int, language: str, rows: list[Score], decision: Decision | None
-) -> Agreement:
+def _agreement(iteration: int, language: str, rows: list[Score]) -> Agreement:
     decided = [row.is_right for row in rows if row.is_right is not None]
     known = [row for row in rows if row.chosen is not None and row.rejected is not None]
     return Agreement(
@@ -61,8 +62,21 @@ def _agreement(
         language=language,
         accuracy=Rate(sum(decided), len(decided)),
         ties=len(known) - len(decided),
-        decision=decision,
+        is_graded=any(row.first or row.second for row in rows),
     )
+
+
+def _worths(rows: list[Score], dominant: str) -> tuple[float | None, float | None]:
+    """Return the mean worth of what was written in a language, and of what was translated into it.
+
+    Pairs prefer what began in the dominant language: there it is the model's own text.
+    """
+    known = [(row.chosen, row.rejected) for row in rows]
+    pairs = [(a, b) for a, b in known if a is not None and b is not None]
+    if not pairs:
+        return None, None
+    chosen, rejected = fmean(a for a, _ in pairs), fmean(b for _, b in pairs)
+    return (chosen, rejected) if rows[0].language == dominant else (rejected, chosen)
 
 
 def promotions(run: Source) -> Iterator[Promotion]:

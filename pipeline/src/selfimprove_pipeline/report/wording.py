@@ -155,12 +155,14 @@ def gain(story: Story) -> str:
 
 
 def agreement(story: Story) -> str:
-    """Say what the agreement with gold answers means."""
+    """Say what the agreement with gold answers, or with a judge, means."""
     return (
-        f"Every pair prefers the text that comes from {story.dominant}. Where prompts have gold "
-        "answers, this is how often the preferred text is the right one, among the pairs of which "
-        "exactly one text is right: their number stands in brackets, then the 95 % interval, then "
-        "what the gate makes of it, if there is one."
+        f"Every pair prefers the text that comes from {story.dominant}. Reward accuracy is how "
+        "often that is the better one, by the gold answers of the prompts or by a judge's grades, among "
+        "the pairs of which one text is better: their number stands in brackets, then the 95 % "
+        "interval, then what the gate makes of it, if there is one. Above it stands what the texts "
+        "of the pairs are worth, what the model wrote in a language itself and what was translated "
+        "into it: the share of right ones, or the mean grade from 0 to 10."
     )
 
 
@@ -176,7 +178,7 @@ def not_measured(story: Story) -> str:
     if unknown := _without_detector(story):
         missing.append(f"a wrong language in {unknown} (none was identified there)")
     if not story.agreements:
-        missing.append("how often gold answers agree with the pairs' labels")
+        missing.append("how often gold answers or a judge agree with the pairs' labels")
     return f"Not measured: {', '.join(missing[:-1])}, nor {missing[-1]}."
 
 
