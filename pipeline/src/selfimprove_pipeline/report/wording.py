@@ -158,11 +158,11 @@ def agreement(story: Story) -> str:
     """Say what the agreement with gold answers, or with a judge, means."""
     return (
         f"Every pair prefers the text that comes from {story.dominant}. Reward accuracy is how "
-        "often that is the better one, by the gold answers of the prompts or by a judge's grades, among "
-        "the pairs of which one text is better: their number stands in brackets, then the 95 % "
-        "interval, then what the gate makes of it, if there is one. Above it stands what the texts "
-        "of the pairs are worth, what the model wrote in a language itself and what was translated "
-        "into it: the share of right ones, or the mean grade from 0 to 10."
+        "often that is the better one, by the gold answers of the prompts or by a judge's grades, "
+        "among the pairs of which one text is better: their number stands in brackets, then the "
+        "95 % interval, then what the gate makes of it, if there is one. Above it stands what the "
+        "texts of the pairs are worth, what the model wrote in a language itself and what was "
+        "translated into it: the share of right ones, or the mean grade from 0 to 10."
     )
 
 
