@@ -80,7 +80,7 @@ def resolved_run(run: Run) -> recipe.Run:
     return _resolved(json.dumps({**body, "spec": run.spec}))
 
 
-@lru_cache(maxsize=256)  # every pass over a run asks, and its spec seldom changes
+@lru_cache(maxsize=64)  # every pass over a run asks, and its spec seldom changes
 def _resolved(text: str) -> recipe.Run:
     return recipe.resolve(recipe.Run.model_validate_json(text))
 
