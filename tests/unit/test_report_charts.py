@@ -120,6 +120,14 @@ def test_gains_stand_where_they_are_and_show_what_is_clear() -> None:
     assert english.start < chart.zero < english.end
 
 
+def test_what_beats_m0_is_drawn_against_it() -> None:
+    """A win rate above one half is no difference of two rates, and is not called one."""
+    (chart,) = change_charts.gains(story(), judged_suite())
+    assert chart.heading == "M1 against M0"
+    (chart,) = change_charts.gains(story(), judged_suite("xAlpacaEval"))
+    assert chart.heading == "M1 minus M0"
+
+
 def test_off_target_goes_from_the_first_to_the_last_model() -> None:
     """German had .17 in a wrong language and has none; without a second model there is no chart."""
     chart = change_charts.off_target(story(), suite())

@@ -90,7 +90,8 @@ def _gains(
         if change.difference
     )
     after, before = (notation.model(index) for index in (changes[0].after, changes[0].before))
-    heading = f"{after} minus {before}"
+    is_duel = suite.is_against_m0 and not changes[0].before
+    heading = f"{after} {'against' if is_duel else 'minus'} {before}"
     said = (
         f"{name} {notation.signed(change.value)} "
         f"({notation.change_interval(change.difference.interval)})"
