@@ -198,6 +198,27 @@ def test_a_model_meets_the_answers_of_m0(tmp_path: Path) -> None:
         assert texts == {*LONG.values(), *(f"text {n}" for n in range(COUNT // 2))}
 
 
+def test_a_baseline_meets_the_same_opponent_as_the_model_beside_it(tmp_path: Path) -> None:
+    """Its answers have verdicts of their own, and the model's keys are what they were."""
+    with judged_run(tmp_path, judging(longer)) as (endpoint, plain):
+        run_ = plain.run
+        evaluation = run_.spec.evaluation.model_copy(update={"baselines": ("languageInstruction",)})
+        spec = run_.spec.model_copy(update={"evaluation": evaluation})
+        setting = replace(plain, run=run_.model_copy(update={"spec": spec}))
+        answer(plain, 0, M0, LONG)
+        alone = judge(plain, 0, M0)
+        answer(setting, 0, M0, {})
+        found = judge(setting, 0, M0)
+
+    own = {part: manifest for part, manifest in found.manifests.items() if "+" in part}
+    assert set(own) == {f"xAlpacaEval+languageInstruction.{language}" for language in LANGUAGES}
+    assert {part: found.manifests[part].key for part in alone.manifests} == {
+        part: manifest.key for part, manifest in alone.manifests.items()
+    }
+    assert [manifest.measures["winRate"] for manifest in own.values()] == [0.0] * 3
+    assert len(endpoint.asked) == 2 * len(LANGUAGES) * 2 * COUNT
+
+
 def test_m0_is_not_met_before_it_is_evaluated(tmp_path: Path) -> None:
     """Without its answers nothing is known of what is to be judged, and nothing is asked."""
     with judged_run(tmp_path, judging(longer), "headToHead") as (endpoint, setting):

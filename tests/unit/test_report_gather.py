@@ -366,6 +366,35 @@ def test_win_rates_and_their_changes_equal_those_by_hand(repository: Repository)
     assert suite.verdicts.opponent_lengths == {"de": 6, "en": 6, "es": 6}
 
 
+@pytest.mark.parametrize("suite", ["xAlpacaEval", "headToHead"])
+def test_a_judged_baseline_has_its_row_and_changes_no_model(
+    repository: Repository, suite: str
+) -> None:
+    """It stands below the models with its own win rate, and is no step of the run."""
+    plain = judged_story(repository, suite).suites[0]
+    writer = Writer(repository)
+    for model, won in enumerate((0, 12, 20)):
+        write_verdicts(writer, suite, model, {"es": won, "de": 1, "en": 0})
+    write_verdicts(writer, f"{suite}+sft", 1, {"es": 6, "de": 2, "en": 0})
+    uris = {"uri": "s3://suites/x"} | (
+        {"referenceUri": "s3://suites/y"} if suite == "xAlpacaEval" else {}
+    )
+    judge = {"baseUrl": "http://judge/v1", "model": "m"}
+    described = {"judge": judge, "suites": [{"name": suite, **uris}], "baselines": ["sft"]}
+    writer.index(spec(evaluation=described))
+    story = gather(repository, namespace=None, name="small")
+    found = story.suites[0]
+    own = found.estimate("sft", "es")
+
+    assert own is not None
+    assert own.value == pytest.approx((6 + 33 / 2) / 39)
+    assert found.mean("sft") == pytest.approx(((6 + 33 / 2) + (2 + 37 / 2)) / 39 / 2)
+    assert found.shown_changes == plain.shown_changes
+    assert [found.mean(model) for model in (1, 2)] == [plain.mean(model) for model in (1, 2)]
+    assert "M0, SFT on the chosen texts" in markdown.render(story)
+    assert "Not judged" not in page.render(story)
+
+
 def test_head_to_head_is_measured_from_one_half(repository: Repository) -> None:
     """M0 has no verdicts: a model's change since M0 is what it wins above one half."""
     suite = judged_story(repository, "headToHead").suites[0]

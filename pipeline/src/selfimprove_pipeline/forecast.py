@@ -118,8 +118,10 @@ def _judge_size(setting: Setting, index: int) -> tuple[int, int, int, int]:
     """Return the questions, at most, as rows; what a judge counts as tokens is not known here."""
     judge = setting.spec.evaluation.judge
     judged = setting.iteration(index, setting.base).opponents
+    answering = 1 + len(stages.baselines_beside(index, setting.spec))
     orders = 2 if judge and judge.positions == "both" else 1
-    return orders * sum(len(setting.suites[name]) for name in judged), 0, 0, len(judged)
+    rows = sum(len(setting.suites[name]) for name in judged)
+    return answering * orders * rows, 0, 0, answering * len(judged)
 
 
 def _grades_size(setting: Setting) -> tuple[int, int, int, int]:

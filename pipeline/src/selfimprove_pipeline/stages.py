@@ -283,10 +283,11 @@ def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
     for (suite, language), opponent in iteration.opponents.items():
         if opponent is None:
             return None
-        part = suite_part(suite, language)
-        found[part] = {"answers": done["evaluate", part], "opponent": opponent}
-        if (difficulty := iteration.difficulties.get((suite, language))) is not None:
-            found[part][DIFFICULTY] = difficulty
+        difficulty = iteration.difficulties.get((suite, language))
+        more = {} if difficulty is None else {DIFFICULTY: difficulty}
+        for baseline in (None, *baselines_beside(iteration.index, iteration.spec)):
+            part = suite_part(suite, language, baseline)
+            found[part] = {"answers": done["evaluate", part], "opponent": opponent, **more}
     return found
 
 

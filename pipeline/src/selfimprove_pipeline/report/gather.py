@@ -17,7 +17,7 @@ from selfimprove_pipeline.report.evaluation import Answers
 from selfimprove_pipeline.report.judgements import Ruling
 from selfimprove_pipeline.report.making import Artifact
 from selfimprove_pipeline.report.source import Reader, Source, source_of
-from selfimprove_pipeline.report.story import Model, Story, SuiteStory
+from selfimprove_pipeline.report.story import Entry, Model, Story, SuiteStory
 
 
 def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
@@ -62,12 +62,13 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
 
 def _suite(run: Source, suite: Suite, answers: Answers) -> SuiteStory:
     """Return what a suite amounts to, with the verdicts on it."""
-    rulings = {}
+    rulings: dict[tuple[Entry, str], Ruling] = {}
     for iteration, part, manifest in run.of("judge"):
         judged = evaluation.judged(iteration, part, manifest)
-        if judged.suite == suite.name:
+        name, _, baseline = judged.suite.partition("+")
+        if name == suite.name:
             rows = run.reader.rows(manifest, Verdict)
-            rulings[iteration, judged.language] = Ruling(judged, rows)
+            rulings[baseline or iteration, judged.language] = Ruling(judged, rows)
     languages = run.spec.languages
     story = evaluation.suite_story(suite, languages, answers)
     return judgements.with_verdicts(story, suite, languages, rulings)

@@ -190,7 +190,8 @@ def _value(suite: SuiteStory, entry: Entry, tag: str, value: float) -> tuple[str
         if suite.is_against_m0:
             shares = (f"{measures[name]:.0%}".rstrip("%") for name in ("win", "tie", "lose"))
             return "/".join(shares), f"({notation.rate(value)})"
-        return notation.rate(value), f"({notation.rate(measures['lcWinRate'])})"
+        controlled = measures.get("lcWinRate")  # too few verdicts may tell none
+        return notation.rate(value), "" if controlled is None else f"({notation.rate(controlled)})"
     measured = suite.of(entry, tag)
     if suite.measure == "offTarget" or measured is None or measured.off_target is None:
         return notation.rate(value), ""

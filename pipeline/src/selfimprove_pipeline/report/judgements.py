@@ -11,8 +11,8 @@ from statistics import fmean
 from selfimprove_pipeline.artifacts import Verdict
 from selfimprove_pipeline.contrast import mean_of
 from selfimprove_pipeline.recipe import Languages, Suite
-from selfimprove_pipeline.report.evaluation import Values, are_in, changes_of
-from selfimprove_pipeline.report.story import Judged, SuiteStory, Verdicts
+from selfimprove_pipeline.report.evaluation import changes_of
+from selfimprove_pipeline.report.story import Entry, Judged, SuiteStory, Verdicts
 from selfimprove_pipeline.verdicts import EVEN
 
 STEPS = 10
@@ -36,18 +36,20 @@ def with_verdicts(
     story: SuiteStory,
     suite: Suite,
     languages: Languages,
-    rulings: Mapping[tuple[int, str], Ruling],
+    rulings: Mapping[tuple[Entry, str], Ruling],
 ) -> SuiteStory:
     """Return a suite with the verdicts on it, also where a judged one has none yet."""
     if not suite.is_judged:
         return story
     values: dict[tuple[int, str], Mapping[str, float]] = {
-        place: ruling.preferences for place, ruling in rulings.items()
+        (entry, tag): ruling.preferences
+        for (entry, tag), ruling in rulings.items()
+        if isinstance(entry, int)
     }
-    means = _means(values, languages)
+    means = _means(rulings, languages)
     if not suite.has_references:
         # M0 is the opponent itself: against its own answers all is even.
-        everyone = {tag: ruling for (_, tag), ruling in sorted(rulings.items())}
+        everyone = {tag: ruling for (_, tag), ruling in _in_order(rulings)}
         values |= {(0, tag): _even(ruling) for tag, ruling in everyone.items()}
     models = sorted({model for model, _ in values})
     verdicts = Verdicts(
@@ -58,20 +60,28 @@ def with_verdicts(
         ),
         opponent_lengths={
             tag: fmean(row.opponent_characters for row in ruling.rows)
-            for (_, tag), ruling in sorted(rulings.items())
+            for (_, tag), ruling in _in_order(rulings)
             if ruling.rows
         },
     )
     return replace(story, verdicts=verdicts)
 
 
-def _means(values: Values, languages: Languages) -> dict[int | str, float]:
-    models = sorted({model for model, _ in values})
+def _means(rulings: Mapping[tuple[Entry, str], Ruling], languages: Languages) -> dict[Entry, float]:
+    """Return the mean win rate of each model and baseline that is judged in all languages."""
+    values = {place: ruling.preferences for place, ruling in _in_order(rulings)}
     return {
-        model: mean_of([values[model, language] for language in languages.others])
-        for model in models
-        if are_in(values, model, languages.others)
+        entry: mean_of([values[entry, language] for language in languages.others])
+        for entry in dict.fromkeys(entry for entry, _ in values)
+        if all(values.get((entry, language)) for language in languages.others)
     }
+
+
+def _in_order(
+    rulings: Mapping[tuple[Entry, str], Ruling],
+) -> list[tuple[tuple[Entry, str], Ruling]]:
+    """Return the verdicts on models by their number, then those on baselines."""
+    return sorted(rulings.items(), key=lambda item: (isinstance(item[0][0], str), item[0]))
 
 
 def _even(ruling: Ruling) -> dict[str, float]:

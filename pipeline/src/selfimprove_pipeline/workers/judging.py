@@ -37,7 +37,7 @@ ASKING: Final[Mapping[Stage, type[Verdict] | type[Score]]] = {JUDGE: Verdict, "s
 def task(setting: Setting, target: Target, found: Survey, identify: Identify) -> Task[Verdict]:
     """Return the task of one judged suite in one language."""
     suite = stages.suite_of(target.part, setting.spec)
-    language = target.part.removeprefix(f"{suite.name}.")
+    language = target.part.partition(".")[2]
     answers = setting.repository.rows(found["evaluate"].manifests[target.part], Evaluated)
     opponents = _opponents(setting, suite, language, identify)
     return task_of(
