@@ -70,6 +70,18 @@ def test_nothing_is_called_when_nothing_changes() -> None:
     assert machine.cluster.calls[before:] == []
 
 
+def test_a_pod_that_has_ended_waits_for_nothing() -> None:
+    """Until the Job says so too the status stays as it is, and no start deadline begins."""
+    machine, key = at_inference()
+    before, calls = machine.status(key), len(machine.cluster.calls)
+    (pod,) = machine.controller.pods(NAMESPACE, machine.job())
+    machine.controller.end_pod(NAMESPACE, pod["metadata"]["name"], 0)
+    machine.settle()
+
+    assert machine.status(key) == before
+    assert [call for call in machine.cluster.calls[calls:] if call.verb == "patch-status"] == []
+
+
 def test_wrong_input_ends_the_run_with_its_line() -> None:
     """Exit code 2 is final: no second launch, and the message is what the stage said."""
     machine, key = started()
