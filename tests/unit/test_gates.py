@@ -108,6 +108,18 @@ def test_without_gold_answers_more_answers_in_a_wrong_language_are_worse() -> No
     assert (better.decision, better.change) == ("Passed", 0.5)
 
 
+def test_a_suite_that_counts_languages_ignores_gold_answers() -> None:
+    """All answers right in one model and none in the other: equal by their languages."""
+    before, now = answers("es", right(60)), answers("es", right(0))
+    off = answers("es", right(60), off=30)
+
+    (same,) = gates.compare({"es": before}, {"es": now}, ["es"], counts_languages=True)
+    (worse,) = gates.compare({"es": before}, {"es": off}, ["es"], counts_languages=True)
+
+    assert (same.decision, same.change) == ("Passed", 0.0)
+    assert (worse.decision, worse.change) == ("Worse", -0.5)
+
+
 def test_only_prompts_that_are_the_same_are_compared() -> None:
     """An id whose prompt has changed says nothing."""
     before, now = answers("es", right(40)), answers("es", right(20))

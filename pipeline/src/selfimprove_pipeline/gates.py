@@ -49,21 +49,29 @@ class RewardAccuracy:
 
 
 def compare(
-    before: Mapping[str, Answers], now: Mapping[str, Answers], languages: Sequence[str]
+    before: Mapping[str, Answers],
+    now: Mapping[str, Answers],
+    languages: Sequence[str],
+    *,
+    counts_languages: bool = False,
 ) -> tuple[GatedLanguage, ...]:
-    """Return for each language whether the later model is worse; both answered the same suite."""
+    """Return for each language whether the later model is worse; both answered the same suite.
+
+    A suite that counts languages is about them also where its rows have gold answers.
+    """
     pairs = {
         language: (before[language], now[language])
         for language in languages
         if language in before and language in now
     }
-    measure = contrast.measure_of(
+    found = contrast.measure_of(
         row for pair in pairs.values() for rows in pair for row in rows.values()
     )
+    measure: Measure = "offTarget" if counts_languages else found
     values = {language: _values(*pair, measure) for language, pair in pairs.items()}
     contrasts = [contrast.contrast(tag, a, b) for tag, (a, b) in values.items() if a]
-    found = {one.language: one for one in contrast.corrected(contrasts)}
-    return tuple(_language(tag, found.get(tag)) for tag in languages)
+    by_language = {one.language: one for one in contrast.corrected(contrasts)}
+    return tuple(_language(tag, by_language.get(tag)) for tag in languages)
 
 
 def _values(before: Answers, now: Answers, measure: Measure) -> tuple[Values, Values]:

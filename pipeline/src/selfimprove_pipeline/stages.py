@@ -374,6 +374,8 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
         values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
     if stage == "score":
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
+    if stage == "gate":
+        return {**values, "countsLanguages": spec.evaluation.suites[0].counts_languages}
     if stage == "train" and part == SFT:
         values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
         values["baseline"] = part

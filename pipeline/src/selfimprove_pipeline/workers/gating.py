@@ -24,18 +24,18 @@ def _decided(
     setting: Setting, index: int, target: Target, found: Survey
 ) -> tuple[Manifest, dict[str, bytes]]:
     spec = setting.spec
+    suite = spec.evaluation.suites[0]
     earlier = setting.evaluations(index - 1)
     parts = {
         language: part
         for language in spec.languages.all()
-        if f"now/{(part := stages.suite_part(spec.evaluation.suites[0].name, language))}"
-        in target.inputs
+        if f"now/{(part := stages.suite_part(suite.name, language))}" in target.inputs
     }
     before, now = (
         {language: _answers(setting, manifests[part]) for language, part in parts.items()}
         for manifests in (earlier, found["evaluate"].manifests)
     )
-    rows = gates.compare(before, now, spec.languages.all())
+    rows = gates.compare(before, now, spec.languages.all(), counts_languages=suite.counts_languages)
     manifest = manifest_of(
         target,
         rows=len(rows),
