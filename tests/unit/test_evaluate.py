@@ -6,6 +6,7 @@ from selfimprove_pipeline import evaluate, languages, score
 from selfimprove_pipeline.artifacts import Evaluated, FinishReason, Message, Pair, Prompt
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.matching import is_match
+from support.runs import run
 
 IDENTIFY = languages.identifier(("en", "es", "de"))
 GERMAN = "Die Antwort auf diese Frage lautet siebenundzwanzig."
@@ -111,7 +112,7 @@ def test_reward_accuracy_is_the_share_of_decided_pairs_that_prefer_the_right_tex
         pair("e", "wrong", "wrong"),
     ]
     gold = {"de": dict.fromkeys("abcde", "right")}
-    found = score.score(pairs, gold)
+    found = score.score(pairs, gold, run().spec)
 
     low, high = 0.2077, 0.9385  # Wilson's of 2 of 3, by hand
     assert score.measures(found) == {
@@ -130,6 +131,16 @@ def test_answers_with_reasoning_are_scored_by_the_number_that_they_come_to() -> 
         pair("c", "Niemand kann es wissen.", "Die Antwort ist 5."),
     ]
     gold = {"de": {"a": "18", "b": "1,234", "c": "2 + 3 = 5\n#### 5"}}
-    found = score.score(pairs, gold)
+    found = score.score(pairs, gold, run().spec)
 
     assert [(row.chosen, row.rejected) for row in found] == [(1, 0), (1, 0), (0, 1)]
+
+
+def test_a_text_that_is_left_untranslated_is_read_in_its_own_language() -> None:
+    """Of a prompt about translation the chosen text is the dominant answer, as the filter knows."""
+    spec = run(pairing__translationPromptIds=["a"]).spec
+    pairs = [pair("a", "That makes 1,234.", "Das sind 1,234."), pair("b", "Macht 1.234.", "4")]
+    gold = {"de": {"a": "1234", "b": "1234"}}
+    found = score.score(pairs, gold, spec)
+
+    assert [(row.chosen, row.rejected) for row in found] == [(1, 0), (1, 0)]

@@ -8,18 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from selfimprove_pipeline import devices, gates, grades
 from selfimprove_pipeline.artifacts import Manifest, Message, Pair, Prompt, Score, lines
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.questions import Opinion, id_of
 from selfimprove_pipeline.store.folder import FolderStore
-from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import judging, light
 from selfimprove_pipeline.workers.light import PAIRS
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import Survey, manifest_of, survey
+from support.dying import DyingRepository, Killed
 from support.endpoint import Asked, Endpoint, Reply, Script, chat, serving
 from support.runs import run
 
@@ -139,25 +138,6 @@ def test_a_sample_has_each_prompt_once_and_a_larger_one_holds_the_smaller() -> N
     assert [one.id for one in more[:5]] == [one.id for one in few]
     assert [one.id for one in few] != [f"p{n}" for n in range(5)]
     assert {one.language for one in more} == {"de"}
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class DyingRepository(Repository):
-    """A repository whose process is killed when it has kept so many rows."""
-
-    lives = 10**6
-
-    @override
-    def append_part(
-        self, stage: str, key: str, part_name: str, rows: Any, *, writer: str = ""
-    ) -> None:
-        if rows and self.lives <= 0:
-            raise Killed
-        super().append_part(stage, key, part_name, rows, writer=writer)
-        self.lives -= len(rows)
 
 
 @contextmanager

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from typing_extensions import override
 
 from selfimprove_pipeline import __main__ as command_line
 from selfimprove_pipeline import devices, duel, show
@@ -22,11 +21,11 @@ from selfimprove_pipeline.report.contenders import Contender
 from selfimprove_pipeline.report.story import Judged
 from selfimprove_pipeline.statistics import wilson
 from selfimprove_pipeline.store.folder import FolderStore
-from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 from selfimprove_pipeline.workers.survey import StageState, Survey, manifest_of, survey
+from support.dying import DyingRepository, Killed
 from support.endpoint import Asked, Endpoint, Reply, Script, refusal, serving
 from support.judges import first, judging, longer, parts
 from support.runs import run
@@ -36,25 +35,6 @@ COUNT = 6
 LANGUAGES = ("en", "es", "de")
 M0 = Model("s3://models/m0", "digest-of-m0", ())
 M1 = Model("s3://models/m1", "digest-of-m1", ())
-
-
-class Killed(BaseException):
-    """The process ends here."""
-
-
-class DyingRepository(Repository):
-    """A repository whose process is killed when it has kept so many rows of verdicts."""
-
-    lives = 10**6
-
-    @override
-    def append_part(
-        self, stage: str, key: str, part_name: str, rows: Any, *, writer: str = ""
-    ) -> None:
-        if rows and self.lives <= 0:
-            raise Killed
-        super().append_part(stage, key, part_name, rows, writer=writer)
-        self.lives -= len(rows)
 
 
 def no_engine(*_: object) -> Engine:

@@ -22,7 +22,7 @@ from support.runs import run
 
 TOOLCHAIN = Toolchain(inference={}, light={}, training={}, translation={})
 ALL: tuple[Stage, ...] = ("evaluate", "gate", "generate", "translate", "pair", "score", "train")
-COUNTS: dict[Stage, dict[str, int]] = {"gate": {"refused": 0, "tooLittleGain": 0}}
+WORSE = {"worse.es": 1.0, "change.es": -0.3, "low.es": -0.4, "high.es": -0.2, "p.es": 0.01}
 
 
 def setting(folder: Path, *, num_prompts: int = 8, **values: Any) -> Setting:
@@ -45,8 +45,11 @@ def setting(folder: Path, *, num_prompts: int = 8, **values: Any) -> Setting:
 class Committing:
     """A `local.Spawn` whose workers commit an artifact for every target of some stages."""
 
-    def __init__(self, setting: Setting, stages: Sequence[Stage] = ALL) -> None:
+    def __init__(
+        self, setting: Setting, stages: Sequence[Stage] = ALL, *, refused: int | None = None
+    ) -> None:
         self.setting = setting
+        self.refused = refused
         self.stages = stages
         self.spawned: list[tuple[str, int]] = []
 
@@ -58,8 +61,12 @@ class Committing:
             found = survey(self.setting.iteration(index, model), self.setting.repository.manifest)
             if name in found and name in self.stages:
                 for target in found[name].missing:
-                    content = f"{name} {target.part} {index}".encode()
-                    manifest = manifest_of(target, counts=COUNTS.get(name, {}))
+                    asked = target.inputs.get("suite", "")
+                    content = f"{name} {target.part} {index} {asked}".encode()
+                    counts = {"refused": int(index == self.refused), "tooLittleGain": 0}
+                    measures = WORSE if index == self.refused else {}
+                    gate = {"counts": counts, "measures": measures} if name == "gate" else {}
+                    manifest = manifest_of(target, **gate)
                     self.setting.repository.commit(manifest, {"rows.jsonl": content})
 
 
@@ -131,6 +138,38 @@ def test_a_baseline_beside_another_m1_is_not_measured(tmp_path: Path) -> None:
     assert first.sft_beside(m1) is not None
     assert other.sft_beside(replace(m1, digest="other")) is None
     assert other.iteration(1, replace(m1, digest="other")).sft is None
+
+
+def test_what_a_gate_decides_counts_for_the_inputs_of_this_start(tmp_path: Path) -> None:
+    """A stop ends the run there, also in its index; with other inputs it is decided anew."""
+    suites = [{"name": "offTarget", "uri": "s3://suites/set"}]
+    german = tmp_path / "suites" / "set" / "de.jsonl"
+
+    def one() -> Setting:
+        return setting(tmp_path, evaluation__suites=suites)
+
+    first = one()
+    shutil.copytree(tmp_path / "prompts" / "set", german.parent)
+    start(first, Committing(first))
+    rows = german.read_bytes()
+    german.write_bytes((german.parent / "en.jsonl").read_bytes())
+    stopped = one()
+    found = start(stopped, Committing(stopped, refused=1))
+
+    assert (found.outcome, found.final) == ("Succeeded", 0)
+    assert found.stop is not None
+    assert found.message == found.stop.message
+    assert [entry.index for entry in found.iterations] == [0, 1]
+    again = one()
+    rerun = Committing(again)
+    assert start(again, rerun).stop == found.stop
+    assert rerun.spawned == []
+
+    german.write_bytes(rows)
+    back = one()
+    found = start(back, Committing(back))
+    assert (found.stop, found.final, found.message) == (None, 2, "")
+    assert [entry.index for entry in found.iterations] == [0, 1, 2]
 
 
 def test_too_few_prompts_for_a_later_iteration_are_told_before_anything_runs(

@@ -121,7 +121,7 @@ def test_a_run_that_a_gate_stops_is_reported_and_succeeds(at: str, reason: str) 
 
     def end(job: str) -> None:
         launched.append(job)
-        is_stopped = job.startswith((f"run-0-{at}", "run-0-report"))
+        is_stopped = job.startswith(f"run-0-{at}")
         totals = {"stopped": reason, "message": "the final model is M0"} if is_stopped else {}
         machine.succeed(job, **totals)
 
@@ -130,6 +130,23 @@ def test_a_run_that_a_gate_stops_is_reported_and_succeeds(at: str, reason: str) 
 
     assert units == [*["check", "inference", "light"][: 2 + (at == "light")], "report"]
     assert said(machine, key) == ("True", reason, "the final model is M0")
+
+
+def test_stages_that_a_gate_has_spared_are_not_shown_as_done() -> None:
+    """What has a digest is done, what has none is still pending, and the iteration has ended."""
+    machine, key = at_inference(evaluation={"suites": [{"name": "mgsm", "uri": "s3://suites/m"}]})
+    stages = {"evaluate": "e" * 64, "gate": "f" * 64}
+    totals = {"stopped": "StoppedByGate"}
+    said = {"contract": "1", "digest": "d" * 64, "stages": stages, "totals": totals}
+    machine.end(machine.job(), 0, json.dumps(said))
+    machine.settle()
+    status = machine.status(key)
+    states = {stage.name: stage.state for stage in status.stages}
+
+    assert machine.job().startswith("run-0-report")
+    assert {name for name, state in states.items() if state == "Succeeded"} >= set(stages)
+    assert states["generate"] == states["translate"] == "Pending"
+    assert status.iterations[0].completion_time
 
 
 def test_what_a_gate_decided_stands_beside_the_score() -> None:

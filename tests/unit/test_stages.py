@@ -421,7 +421,7 @@ def test_another_model_changes_every_key_but_those_of_rows_alone() -> None:
     """Pairs, scores and verdicts depend on the model through the digests of its answers."""
     after = dataclasses.replace(iteration(), model="other")
 
-    assert changed(iteration(), after) == set(STAGES) - {"pair", "score", "gate", "judge"}
+    assert changed(iteration(), after) == set(STAGES) - {"pair", "score", "judge"}
 
 
 def test_targets_are_unknown_until_their_inputs_are_finished() -> None:
@@ -479,7 +479,7 @@ def test_a_gate_depends_on_the_answers_of_both_models_in_trained_languages() -> 
     (target,) = stages.targets("gate", one, Digests()) or ()
 
     assert stages.targets("gate", iteration(), Digests()) == ()
-    assert set(target.inputs) == {"now/exactMatch.es", "before/exactMatch.es"}
+    assert set(target.inputs) == {"model", "now/exactMatch.es", "before/exactMatch.es"}
     assert changed(one, other) == {"gate"}
     assert changed(one, unseen) == set()
 

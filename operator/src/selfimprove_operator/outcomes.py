@@ -1,9 +1,10 @@
 """What the status says after a launch has ended: the next unit, another launch, or the end."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from dataclasses import replace
+from typing import Any, Final, get_args
 
-from selfimprove_operator import times, units
+from selfimprove_operator import conditions, times, units
 from selfimprove_operator.actions import Tell
 from selfimprove_operator.api import (
     ImageStatus,
@@ -18,12 +19,14 @@ from selfimprove_operator.draft import Draft
 from selfimprove_operator.endings import Ending, Result
 from selfimprove_operator.observed import Child
 from selfimprove_operator.units import Unit
+from selfimprove_pipeline.artifacts import StopReason
 from selfimprove_pipeline.recipe import Spec
 
 FIRST_BACK_OFF_SECONDS: Final = 10.0
 LONGEST_BACK_OFF_SECONDS: Final = 600.0
 ITERATIONS_WITH_NUMBERS: Final = 2
 REPORT: Final = "report"
+STOPS: Final[tuple[str, ...]] = get_args(StopReason)
 TOLD: Final[Mapping[str, str]] = {
     str(info.alias): name for name, info in LanguageNumbers.model_fields.items()
 }
@@ -96,26 +99,41 @@ def succeed(
 ) -> None:
     """Take over what a unit made, and go on to the next one or to the end of the run."""
     digests = result.stages or {unit.name: result.digest}
-    set_stages(draft, unit, digests, state="Succeeded", completion_time=draft.stamp)
+    _note_stop(draft, result)
+    stop = _stop_of(draft)
+    done = replace(unit, stages=tuple(n for n in unit.stages if n in digests)) if stop else unit
+    set_stages(draft, done, digests, state="Succeeded", completion_time=draft.stamp)
     _note_totals(draft, result)
     if "warning" in result.totals:
         draft.act(Tell("Warning", "PromptsOverlap", str(result.totals["warning"])))
     if numbers is not None:
         _note_numbers(draft, numbers)
     iteration = draft.launch.iteration
-    stopped = result.totals.get("stopped")
-    if stopped and unit.name != REPORT:
+    if stop and unit.name != REPORT:
+        _change_iteration(draft, completion_time=draft.stamp)
         enter(draft, spec, iteration, units.unit(REPORT, spec, iteration))
         return
-    position = None if stopped else units.following(spec, iteration, unit.name)
+    position = None if stop else units.following(spec, iteration, unit.name)
     if position is None:
-        reason = str(stopped or "Succeeded")
-        message = str(result.totals.get("message", "every iteration is done"))
+        reason, message = stop or ("Succeeded", "every iteration is done")
         finish(draft, is_success=True, reason=reason, message=message)
         return
     if position[0] != iteration:
         _end_iteration(draft, iteration)
     enter(draft, spec, *position)
+
+
+def _note_stop(draft: Draft, result: Result) -> None:
+    """Note in the condition that a gate has stopped the run, until its report is written."""
+    reason = result.totals.get("stopped")
+    if reason in STOPS:
+        draft.put("Succeeded", "Unknown", reason, str(result.totals.get("message", "")))
+
+
+def _stop_of(draft: Draft) -> tuple[str, str] | None:
+    """Return reason and message of a run that a gate has stopped, None of one that goes on."""
+    found = conditions.find(draft.status, "Succeeded")
+    return (found.reason, found.message) if found and found.reason in STOPS else None
 
 
 def _note_totals(draft: Draft, result: Result) -> None:

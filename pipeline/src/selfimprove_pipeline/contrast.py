@@ -95,9 +95,13 @@ def corrected(contrasts: Sequence[ContrastT]) -> tuple[ContrastT, ...]:
     )
 
 
-def measure_of(rows: Iterable[Evaluated]) -> Measure:
-    """Return what answers are judged by: whether they are right, where gold answers tell."""
-    return "score" if any(row.score is not None for row in rows) else "offTarget"
+def measure_of(rows: Iterable[Evaluated], *, counts_languages: bool = False) -> Measure:
+    """Return what answers are judged by: whether they are right, where gold answers tell.
+
+    A suite that counts languages is about them also where its rows have gold answers.
+    """
+    is_scored = any(row.score is not None for row in rows)
+    return "score" if is_scored and not counts_languages else "offTarget"
 
 
 def values_of(by_id: Mapping[str, Evaluated], measure: Measure) -> dict[str, float]:

@@ -67,7 +67,7 @@ def _open(
     return {
         part: pair
         for part, pair in chosen.items()
-        if all((m.recipe["suite.kind"] or m.recipe["suite.name"]) in OPEN for m in pair)
+        if all(contenders.kind_of(manifest) in OPEN for manifest in pair)
     }
 
 

@@ -1,8 +1,8 @@
 """Gates: which languages are trained on, whether a model is promoted, whether a run goes on.
 
-Pure functions of the recipe and of what manifests tell, so a process that finds the artifacts
-comes to the same decision as the one that made them. Two gates, both conservative: what was not
-measured well enough passes.
+Pure functions of the recipe, of rows and of what manifests tell, so a process that finds the
+artifacts comes to the same decision as the one that made them. Two gates, both conservative: what
+was not measured well enough passes.
 
 - *Reward accuracy*: a language's pairs are left out of the training when at least
   `minimumDecided` of them were decided and even the upper end of the Wilson interval of their
@@ -55,23 +55,20 @@ def compare(
     *,
     counts_languages: bool = False,
 ) -> tuple[GatedLanguage, ...]:
-    """Return for each language whether the later model is worse; both answered the same suite.
-
-    A suite that counts languages is about them also where its rows have gold answers.
-    """
+    """Return for each language whether the later model is worse; both answered the same suite."""
     pairs = {
         language: (before[language], now[language])
         for language in languages
         if language in before and language in now
     }
-    found = contrast.measure_of(
-        row for pair in pairs.values() for rows in pair for row in rows.values()
+    measure = contrast.measure_of(
+        (row for pair in pairs.values() for rows in pair for row in rows.values()),
+        counts_languages=counts_languages,
     )
-    measure: Measure = "offTarget" if counts_languages else found
     values = {language: _values(*pair, measure) for language, pair in pairs.items()}
     contrasts = [contrast.contrast(tag, a, b) for tag, (a, b) in values.items() if a]
-    by_language = {one.language: one for one in contrast.corrected(contrasts)}
-    return tuple(_language(tag, by_language.get(tag)) for tag in languages)
+    found = {one.language: one for one in contrast.corrected(contrasts)}
+    return tuple(_language(tag, found.get(tag)) for tag in languages)
 
 
 def _values(before: Answers, now: Answers, measure: Measure) -> tuple[Values, Values]:
@@ -151,18 +148,22 @@ def _decision(rate: Rate, gates: Gates) -> Decision:
 
 def decisions(gates: Gates, manifests: Manifests) -> dict[str, tuple[Decision, str]]:
     """Return for each language that was measured the gravest decision, and the numbers for it."""
-    if gates.mode == "Disabled":
+    if gates.mode != "Enforced":  # an index from before there were gates has no mode
         return {}
     accuracies = reward_accuracies(gates, manifests.get("score", {}).values())
     found = [(one.language, one.decision, one.reason) for one in accuracies]
     gate = manifests.get("gate", {}).get("")
-    for name, worse in gate.measures.items() if gate else ():
-        kind, _, language = name.partition(".")
-        if gate is not None and kind == "worse":
-            found.append((language, "Worse" if worse else "Passed", _change(gate, language)))
+    found += _promotions(gate) if gate else ()
     order = get_args(Decision)
     found.sort(key=lambda one: order.index(one[1]), reverse=True)
     return {language: (decision, reason) for language, decision, reason in found}
+
+
+def _promotions(gate: Manifest) -> Iterator[tuple[str, Decision, str]]:
+    for name, worse in gate.measures.items():
+        kind, _, language = name.partition(".")
+        if kind == "worse":
+            yield language, "Worse" if worse else "Passed", _change(gate, language)
 
 
 def applied(iteration: Iteration, manifests: Manifests) -> Iteration:
@@ -171,10 +172,10 @@ def applied(iteration: Iteration, manifests: Manifests) -> Iteration:
         return iteration
     if _stops(manifests):
         return replace(iteration, stop="StoppedByGate")
-    left_out = _left_out(iteration.spec.gates, manifests)
-    if left_out and not _pairs_left(manifests, left_out):
-        return replace(iteration, stop="NoPairs", left_out=left_out)
-    return replace(iteration, left_out=left_out)
+    out = left_out(iteration.spec.gates, manifests)
+    if out and not pairs_left(iteration.spec.gates, manifests):
+        return replace(iteration, stop="NoPairs", left_out=out)
+    return replace(iteration, left_out=out)
 
 
 def stop_of(index: int, last: int, gates: Gates, manifests: Manifests) -> Stop | None:
@@ -188,9 +189,9 @@ def stop_of(index: int, last: int, gates: Gates, manifests: Manifests) -> Stop |
         told = f"{gate.measures['gain']:+.3f} is below {gates.minimum_gain:+.3f}"
         message = f"the gain of M{index}, {told}; the final model is M{index}"
         return Stop(reason="StoppedByGate", message=message, iteration=index, final=index)
-    left_out = _left_out(gates, manifests)
-    if left_out and not _pairs_left(manifests, left_out):
-        told = f"the gates have left out {', '.join(left_out)}"
+    out = left_out(gates, manifests)
+    if out and not pairs_left(gates, manifests):
+        told = f"the gates have left out {', '.join(out)}"
         message = f"no pairs are left to train on, {told}; the final model is M{index}"
         return Stop(reason="NoPairs", message=message, iteration=index, final=index)
     return None
@@ -201,14 +202,17 @@ def _stops(manifests: Manifests) -> bool:
     return gate is not None and bool(gate.counts["refused"] or gate.counts["tooLittleGain"])
 
 
-def _left_out(gates: Gates, manifests: Manifests) -> tuple[str, ...]:
+def left_out(gates: Gates, manifests: Manifests) -> tuple[str, ...]:
+    """Return the languages whose pairs are not trained on."""
     found = reward_accuracies(gates, manifests.get("score", {}).values())
     return tuple(one.language for one in found if one.decision == "LeftOut")
 
 
-def _pairs_left(manifests: Manifests, left_out: Sequence[str]) -> int:
+def pairs_left(gates: Gates, manifests: Manifests) -> int:
+    """Return how many of the pairs that were made are trained on."""
     counts = manifests["pair"][""].counts
-    return counts["pairs"] - sum(counts.get(f"pairs.{language}", 0) for language in left_out)
+    out = left_out(gates, manifests)
+    return counts["pairs"] - sum(counts.get(f"pairs.{language}", 0) for language in out)
 
 
 def _worse(gate: Manifest) -> str:

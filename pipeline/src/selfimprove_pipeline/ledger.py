@@ -58,6 +58,8 @@ class Ledger:
         """Note what an iteration has now, and whether the run ends with it."""
         spec = self.setting.spec
         stop = gates.stop_of(index, self.setting.last, spec.gates, manifests_of(found))
+        if stop is not None:
+            self.iterations = {n: entry for n, entry in self.iterations.items() if n <= index}
         if stop is not None or (self.stop is not None and self.stop.iteration == index):
             self.stop = stop
         manifests = [m for state in found.values() for m in state.manifests.values()]

@@ -61,6 +61,7 @@ def run(
     if ledger.overlaps is not None and ledger.overlaps != known:
         for line in ledger.overlaps.warnings:
             on_warning(line)
+    ledger.stop = None  # what is there now decides anew
     try:
         _iterate(setting, ledger, spawn, on_worker)
     except TryAgainError:

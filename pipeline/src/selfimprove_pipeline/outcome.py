@@ -60,7 +60,8 @@ def of_stages(names: Sequence[Stage], spec: Spec, state: Found) -> Outcome:
         totals |= _scores(spec, found.get("evaluate", {}), state.evaluated_before)
     if "pair" in names or "train" in names:
         for manifest in found.get("pair", {}).values():
-            totals |= {name: manifest.counts[name] for name in ("pairs", "drops")}
+            totals |= {"pairs": gates.pairs_left(spec.gates, found)}
+            totals |= {"drops": manifest.counts["drops"]}
     stop = gates.stop_of(state.iteration, state.last, spec.gates, found)
     return Outcome(
         digest=artifacts.digest_of(digests),

@@ -45,6 +45,14 @@ def question(identifier: str, place: Place, content: str, max_tokens: int) -> Qu
     return Question(key=f"{place}:{identifier}", messages=(message,), max_tokens=max_tokens)
 
 
+def opinion_of(completion: Completion) -> Opinion:
+    """Return a completion as what it is when a judge was asked."""
+    if not isinstance(completion, Opinion):
+        message = f"expected an opinion of a judge, found {type(completion).__name__}"
+        raise TypeError(message)
+    return completion
+
+
 def id_of(key: str) -> str:
     """Return the id of a question's key."""
     return key.partition(":")[2]

@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 
 from selfimprove_pipeline.artifacts import Pair, Score
 from selfimprove_pipeline.matching import is_right
+from selfimprove_pipeline.recipe import Spec
 from selfimprove_pipeline.statistics import wilson
 
 
-def score(pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]]) -> tuple[Score, ...]:
+def score(
+    pairs: Sequence[Pair], gold: Mapping[str, Mapping[str, str]], spec: Spec
+) -> tuple[Score, ...]:
     """Return 1 or 0 for each text of each pair; gold holds the answers by language and id."""
-    return tuple(_score(pair, gold[pair.language][pair.id]) for pair in pairs)
+    return tuple(_score(pair, gold[pair.language][pair.id], spec) for pair in pairs)
 
 
 def measures(scores: Sequence[Score]) -> dict[str, float]:
@@ -43,11 +46,17 @@ def counts(scores: Sequence[Score]) -> dict[str, int]:
     return {"pairs": len(scores), **by_language}
 
 
-def _score(pair: Pair, answer: str) -> Score:
+def _score(pair: Pair, answer: str, spec: Spec) -> Score:
+    # Of a prompt that is about translation the chosen text is the dominant answer as it is.
+    is_untranslated = (
+        pair.id in spec.pairing.translation_prompt_ids and pair.language != spec.languages.dominant
+    )
+    written = pair.partner if is_untranslated else pair.language
+    chosen, rejected = pair.chosen[0].content, pair.rejected[0].content
     return Score(
         id=pair.id,
         language=pair.language,
         partner=pair.partner,
-        chosen=float(is_right(pair.chosen[0].content, answer, language=pair.language)),
-        rejected=float(is_right(pair.rejected[0].content, answer, language=pair.language)),
+        chosen=float(is_right(chosen, answer, language=pair.language, written=written)),
+        rejected=float(is_right(rejected, answer, language=pair.language)),
     )

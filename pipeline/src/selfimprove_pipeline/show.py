@@ -78,9 +78,8 @@ def _stage(
     if not manifests:
         return None
     counts: dict[str, int] = {}
-    for manifest in (
-        m for m in manifests.values() if m.part != stages.SFT
-    ):  # it has the same pairs
+    own = [m for m in manifests.values() if m.part != stages.SFT]  # which has the same pairs
+    for manifest in own:
         for key, value in {"rows": manifest.rows or 0, **manifest.counts}.items():
             counts[key] = counts.get(key, 0) + value
     return {

@@ -270,7 +270,8 @@ def _gate_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[st
     trained = (suite_part(suite, language) for language in iteration.spec.languages.all())
     parts = [part for part in trained if part in iteration.earlier]
     now = {f"now/{part}": done["evaluate", part] for part in parts}
-    return {"": {**now, **{f"before/{part}": iteration.earlier[part] for part in parts}}}
+    before = {f"before/{part}": iteration.earlier[part] for part in parts}
+    return {"": {"model": iteration.model, **now, **before}}
 
 
 def is_gated(spec: Spec) -> bool:

@@ -11,8 +11,8 @@ DECISIONS: dict[Decision, str] = {
 }
 GATED = (
     "A model is refused where its change on the first suite since the model before is for the "
-    "worse in a language: the whole 95 % interval, and p by Holm's correction. Of a suite without "
-    "gold answers it is the change of the share in the right language."
+    "worse in a language: the whole 95 % interval, and p by Holm's correction. Of offTarget, and "
+    "of a suite without gold answers, it is the change of the share in the right language."
 )
 UNSEEN = "No pair is in these languages, and no mean holds them."
 MARKS = "Words at a rate judge its change since M0."

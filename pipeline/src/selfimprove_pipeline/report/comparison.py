@@ -59,9 +59,13 @@ def suite_contrast(
     notes: list[str],
     *,
     unseen: Collection[str] = (),
+    counts_languages: bool = False,
 ) -> SuiteContrast | None:
     """Return the differences on a suite; notes tell which languages have none, and why."""
-    measure = measure_of(row for pair in answers.values() for rows in pair for row in rows.values())
+    measure = measure_of(
+        (row for pair in answers.values() for rows in pair for row in rows.values()),
+        counts_languages=counts_languages,
+    )
     values = {}
     for language, (a, b) in answers.items():
         where = f"{name}, {language}"

@@ -59,12 +59,16 @@ def compare(a: Contender, b: Contender, duels: Sequence[Judged] = ()) -> Compari
     }
     names = dict.fromkeys(suite for suite, _ in both)
     unseen = _unseen(both)
+    kinds: dict[str, set[str]] = defaultdict(set)
+    for (name, _), pair in both.items():
+        kinds[name] |= {kind_of(manifest) for manifest in pair}
     found = [
         suite_contrast(
             name,
             {tag: pair for (suite, tag), pair in rows.items() if suite == name},
             notes,
             unseen={tag for suite, tag in unseen if suite == name},
+            counts_languages={"offTarget"} == kinds[name],
         )
         for name in names
     ]
@@ -73,6 +77,11 @@ def compare(a: Contender, b: Contender, duels: Sequence[Judged] = ()) -> Compari
         message = "\n".join(["expected prompts that both have answered, found none", *notes])
         raise InputError(message)
     return Comparison(a=a.label, b=b.label, suites=suites, notes=tuple(notes), duels=tuple(duels))
+
+
+def kind_of(manifest: Manifest) -> str:
+    """Return the kind of the suite that an evaluation is of."""
+    return manifest.recipe.get("suite.kind") or manifest.part.partition(".")[0]
 
 
 def chosen(a: Contender, b: Contender) -> dict[tuple[str, str], tuple[Manifest, Manifest]]:

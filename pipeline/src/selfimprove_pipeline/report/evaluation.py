@@ -10,7 +10,6 @@ from dataclasses import replace
 
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.contrast import (
-    Measure,
     are_identified,
     contrast,
     corrected,
@@ -48,8 +47,10 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
         for (name, model, language), by_id in answers.items()
         if name == suite.name
     }
-    found = measure_of(row for by_id in rows.values() for row in by_id.values())
-    measure: Measure = "offTarget" if suite.counts_languages else found
+    measure = measure_of(
+        (row for by_id in rows.values() for row in by_id.values()),
+        counts_languages=suite.counts_languages,
+    )
     values = {place: values_of(by_id, measure) for place, by_id in rows.items()}
     models = sorted({model for model, _ in rows})
     return SuiteStory(

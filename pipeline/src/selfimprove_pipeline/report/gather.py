@@ -30,6 +30,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         name=index.name,
         outcome=index.outcome,
         message=index.message,
+        final=index.stop.final if index.stop else None,
         dominant=spec.languages.dominant,
         others=spec.languages.others,
         iterations=index.stop.iteration if index.stop else spec.iterations,

@@ -18,14 +18,17 @@ def pairs(run: Source) -> Iterator[Pairs]:
     """Yield the pairs that were kept and dropped."""
     for iteration, _, manifest in run.of("pair"):
         trained = run.manifests.get((iteration, "train", ""))
+        scores = {part: made for t, part, made in run.of("score") if t == iteration}
+        left_out = gates.left_out(run.spec.gates, {"score": scores})
         for language in run.languages:
+            kept = manifest.counts.get(f"pairs.{language}", 0)
             untrained = trained.drops.get(language, {}) if trained else {}
             yield Pairs(
                 iteration=iteration,
                 language=language,
-                kept=manifest.counts.get(f"pairs.{language}", 0),
+                kept=kept,
                 drops=dict(sorted(manifest.drops.get(language, {}).items())),
-                untrained=sum(untrained.values()),
+                untrained=kept if language in left_out else sum(untrained.values()),
             )
 
 

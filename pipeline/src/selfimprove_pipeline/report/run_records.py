@@ -88,6 +88,8 @@ def as_json(story: Story) -> str:
         {
             "run": story.name,
             "outcome": story.outcome,
+            "message": story.message,
+            "final": story.final,
             "digests": {notation.model(model.index): model.digest for model in story.models},
             "models": {name: records.nested(found) for name, found in models.items()},
             "changes": list(changes(story)),

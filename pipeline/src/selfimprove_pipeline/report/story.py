@@ -203,6 +203,8 @@ class Story:
     message: str
     dominant: str
     others: tuple[str, ...]
+    final: int | None = None
+    """final is the number of the model that a run has come to which a gate has stopped."""
     iterations: int
     """iterations that the recipe asks for, or that were begun when a gate has stopped the run."""
     models: tuple[Model, ...]

@@ -130,7 +130,9 @@ def headline(story: Story) -> str:
     done = f"after {_plural(last, 'iteration')}" if last else "before the first iteration"
     planned = f" of {story.iterations}" if last < story.iterations and last else ""
     what = "" if suite.shown == "score" else f" ({MEASURES[suite.shown]})"
-    return f"{', '.join(found)} {done}{planned}{what}"
+    is_refused = story.final is not None and story.final < last
+    refused = f"; {notation.model(last)} is refused" if is_refused else ""
+    return f"{', '.join(found)} {done}{planned}{what}{refused}"
 
 
 def gain(story: Story) -> str:

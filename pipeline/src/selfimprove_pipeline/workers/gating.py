@@ -5,6 +5,7 @@ It needs no engine. The process that has evaluated a model decides, before it ge
 
 from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
+from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.gates import Answers
 from selfimprove_pipeline.stages import Iteration, Target
 from selfimprove_pipeline.workers.setting import Setting
@@ -31,6 +32,9 @@ def _decided(
         for language in spec.languages.all()
         if f"now/{(part := stages.suite_part(suite.name, language))}" in target.inputs
     }
+    if any(earlier[part].digest != target.inputs[f"before/{part}"] for part in parts.values()):
+        message = f"expected the evaluation of M{index - 1} as it was, found another; run again"
+        raise SelfImproveError(message)
     before, now = (
         {language: _answers(setting, manifests[part]) for language, part in parts.items()}
         for manifests in (earlier, found["evaluate"].manifests)

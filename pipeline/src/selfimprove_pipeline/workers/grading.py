@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from selfimprove_pipeline import external, grades, questions, score
 from selfimprove_pipeline.artifacts import Pair, Score
 from selfimprove_pipeline.engine import Completion
-from selfimprove_pipeline.questions import Opinion
 from selfimprove_pipeline.recipe import Judge
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.workers import judging
@@ -42,11 +41,9 @@ def _task(target: Target, judge: Judge, pairs: Sequence[Pair]) -> Task[Score]:
     drawn = {pair.id: pair for pair in grades.sampled(pairs, target.part, judge.pairs)}
 
     def row(completion: Completion, done: Mapping[str, Score]) -> Score:
-        if not isinstance(completion, Opinion):
-            message = f"expected an opinion of a judge, found {type(completion).__name__}"
-            raise TypeError(message)
+        opinion = questions.opinion_of(completion)
         name = questions.id_of(completion.key)
-        return grades.counted(completion, drawn[name], done.get(name), judge.positions)
+        return grades.counted(opinion, drawn[name], done.get(name), judge.positions)
 
     def describe(made: Sequence[Score]) -> dict[str, Mapping[str, float]]:
         counts = {**score.counts(made), **grades.counts(made)}

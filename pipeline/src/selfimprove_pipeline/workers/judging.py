@@ -20,7 +20,7 @@ from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.questions import Opinion, Question
+from selfimprove_pipeline.questions import Question
 from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.verdicts import Contest
@@ -68,11 +68,9 @@ def task_of(
         return verdicts.to_ask(contests if share.number == 0 else (), done, positions)
 
     def row(completion: Completion, done: Rows[Verdict]) -> Verdict:
-        if not isinstance(completion, Opinion):
-            message = f"expected an opinion of a judge, found {type(completion).__name__}"
-            raise TypeError(message)
+        opinion = questions.opinion_of(completion)
         name = questions.id_of(completion.key)
-        return verdicts.counted(completion, by_id[name], language, done.get(name), positions)
+        return verdicts.counted(opinion, by_id[name], language, done.get(name), positions)
 
     def describe(made: Sequence[Verdict]) -> dict[str, Mapping[str, float]]:
         measures = verdicts.measures(made, difficulties)

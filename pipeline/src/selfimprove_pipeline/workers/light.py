@@ -36,7 +36,9 @@ def work(
         found = survey(iteration, setting.repository.manifest)
         missing = found[name].missing
         if missing and name == "score" and not iteration.gold:
-            grading.work(setting, index, _pairs(setting, found), found, on_progress)
+            about_translation = setting.spec.pairing.translation_prompt_ids
+            pairs = [one for one in _pairs(setting, found) if one.id not in about_translation]
+            grading.work(setting, index, pairs, found, on_progress)
             continue
         for target in missing:
             _MAKERS[name](setting, iteration, target)
@@ -69,7 +71,7 @@ def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
         language: {prompt.id: prompt.answer or "" for prompt in prompts}
         for language, prompts in setting.prompts_of(iteration.index).items()
     }
-    scores = score.score(pairs, gold)
+    scores = score.score(pairs, gold, setting.spec)
     made = manifest_of(
         target,
         seconds=_seconds_since(started),

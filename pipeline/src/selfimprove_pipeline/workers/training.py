@@ -96,8 +96,9 @@ def work(
     os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
-    found = survey(setting.iteration(index, model), setting.repository.manifest)
-    iteration = gates.applied(setting.iteration(index, model), manifests_of(found))
+    iteration = setting.iteration(index, model)
+    found = survey(iteration, setting.repository.manifest)
+    iteration = gates.applied(iteration, manifests_of(found))
     for target in found["train"].missing:
         own = scratch / (target.part or "next")
         pairs = found["pair"].manifests[""]
@@ -110,7 +111,7 @@ def work(
             training=setting.spec.training,
             loss="sft" if target.part == stages.SFT else "dpo",
             chat=setting.spec.chat,
-            lineage=_lineage(setting, index, model, pairs),
+            lineage=_lineage(setting, iteration, model, pairs),
         )
         vault = StoreVault(setting.repository, target, reference, own)
         report = stage.run(job, vault, on_step=_on_step(on_progress))
@@ -146,16 +147,20 @@ def _pairs_file(
     return path
 
 
-def _lineage(setting: Setting, index: int, model: Model, pairs: Manifest) -> dict[str, Any]:
+def _lineage(
+    setting: Setting, iteration: stages.Iteration, model: Model, pairs: Manifest
+) -> dict[str, Any]:
     """Return what the model card says of where the model comes from."""
+    languages = setting.spec.languages.all()
     return {
         "run": setting.run.metadata.name,
-        "iteration": index + 1,
+        "iteration": iteration.index + 1,
         "base": setting.spec.model.uri,
         "parent": model.digest,
-        "languages": list(setting.spec.languages.all()),
+        "languages": [language for language in languages if language not in iteration.left_out],
         "profile": setting.spec.profile,
         "pairs": pairs.digest,
+        "leftOut": ", ".join(iteration.left_out) or None,
     }
 
 
