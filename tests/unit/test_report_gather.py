@@ -270,6 +270,24 @@ def test_the_last_model_is_told_from_m0_that_knows_the_language(repository: Repo
     assert page.render(story) == page.render(story)
 
 
+def test_pairs_that_a_gate_left_out_were_not_trained_on(repository: Repository) -> None:
+    """The training was not given them, so its own drops do not tell."""
+    writer = Writer(repository)
+    write_evaluation(writer, [0, 1])
+    write_making(writer, 0)
+    scores = [
+        Score(id=f"p{n}", language="de", partner="en", chosen=0.0, rejected=1.0) for n in range(60)
+    ]
+    told = {"measures": score.measures(scores), "counts": score.counts(scores)}
+    writer.artifact(0, "score", "de", scores, **told)
+    writer.index(spec())
+    story = gather(repository, namespace=None, name="small")
+    found = {row.language: (row.kept, row.untrained) for row in story.pairs}
+
+    assert found["de"] == (15, 15)
+    assert found["es"] == (20, 0)
+
+
 def test_the_trained_baseline_stands_below_the_models(repository: Repository) -> None:
     """Measured beside M1 it is no M1: a row, a level and a curve of its own."""
     writer = Writer(repository)

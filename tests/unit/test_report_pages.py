@@ -242,6 +242,12 @@ def test_what_is_not_measured_is_one_sentence() -> None:
     assert sentence in read(page.render(story(agreements=()))).text
 
 
+def test_a_refused_model_is_not_told_as_the_result() -> None:
+    """The headline says so where a gate has left the run with the model before."""
+    assert wording.headline(story(final=0)).endswith("after one iteration; M1 is refused")
+    assert wording.headline(story(final=1)).endswith("after one iteration")
+
+
 def test_many_languages_have_a_short_headline() -> None:
     """Of more than eight languages the headline gives the mean of the others."""
     others = tuple(f"l{letter}" for letter in "abcdefghij")
