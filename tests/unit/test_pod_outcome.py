@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import outcome, pod
+from selfimprove_pipeline import outcome, pod, show
 from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
@@ -157,3 +157,23 @@ def test_other_pods_of_a_launch_tell_the_digest_alone(
     monkeypatch.setenv(pod.COMPLETION_INDEX, "1")
     pod.succeeded(Outcome("d" * 64, 0, model="m", totals={"rows": 1}), Emitter(Lines()))  # type: ignore[arg-type]
     assert json.loads(log.read_text()) == {"contract": "1", "digest": "d" * 64}
+
+
+def test_a_suite_that_counts_languages_shows_them_also_with_gold_answers() -> None:
+    """The line for people has the off-target rate, of the models and of a baseline."""
+    measures = {"score": 0.75, "offTarget": 0.125, "n": 8}
+    evaluation = {name: {"es": measures} for name in ("own", "own+sft", "exactMatch")}
+    suites = [{"name": "own", "kind": "offTarget"}, {"name": "exactMatch", "kind": None}]
+    iteration = {
+        "index": 0,
+        "model": {"digest": "d" * 64, "uri": "s3://models/m0"},
+        "evaluation": evaluation,
+        "gates": {},
+    }
+    found = {"recipe": {"evaluation": {"suites": suites}}, "iterations": [iteration]}
+
+    assert show.key_numbers(found)[1:] == [
+        "   own: es 0.125 (n 8)",
+        "   own+sft: es 0.125 (n 8)",
+        "   exactMatch: es 0.750 (n 8)",
+    ]

@@ -185,6 +185,8 @@ def table(found: Mapping[str, Any]) -> Table:
 def key_numbers(found: Mapping[str, Any]) -> list[str]:
     """Return a line for each model: where it is, and its scores by suite and language."""
     lines = []
+    suites = found["recipe"]["evaluation"]["suites"]
+    counting = {s["name"] for s in suites if (s.get("kind") or s["name"]) == "offTarget"}
     for iteration in found["iterations"]:
         model = iteration["model"]
         lines.append(f"M{iteration['index']} {model['digest'][:12]} {model['uri']}")
@@ -192,7 +194,8 @@ def key_numbers(found: Mapping[str, Any]) -> list[str]:
             if suite == "gain":
                 lines.append(f"   gain {languages:+.3f}")
                 continue
-            scores = [f"{n} {_score(measures)}" for n, measures in languages.items()]
+            counts_languages = suite.partition("+")[0] in counting
+            scores = [f"{n} {_score(m, counts_languages)}" for n, m in languages.items()]
             lines.append(f"   {suite}: {'  '.join(scores)}")
         for language, told in iteration["gates"].items():
             if told["decision"] != "Passed":
@@ -200,9 +203,9 @@ def key_numbers(found: Mapping[str, Any]) -> list[str]:
     return lines
 
 
-def _score(measures: Mapping[str, float]) -> str:
+def _score(measures: Mapping[str, float], counts_languages: bool) -> str:
     if "winRate" in measures:
         low, high = measures["winRateLow"], measures["winRateHigh"]
         return f"{measures['winRate']:.3f} [{low:.3f}, {high:.3f}] (n {measures['judged']:.0f})"
-    name = "score" if "score" in measures else "offTarget"
+    name = "score" if "score" in measures and not counts_languages else "offTarget"
     return f"{measures[name]:.3f} (n {measures['n']:.0f})"
