@@ -27,7 +27,7 @@ def describe(draft: Draft, child: Child, facts: Facts) -> None:
     if running and not waiting:
         _running(draft, running, facts)
         return
-    if len([pod for pod in child.pods if pod.is_finished]) >= child.completions:
+    if sum(pod.is_finished for pod in child.pods) >= child.completions:
         return  # nothing is waited for but the Job's own word, which comes within seconds
     if draft.launch.waiting_since is None:
         draft.update_launch(waiting_since=draft.stamp)

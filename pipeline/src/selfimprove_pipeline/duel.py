@@ -36,7 +36,8 @@ def meet(
     """
     found: dict[Part, Manifest] = {}
     missing: dict[Part, tuple[Target, list[Contest]]] = {}
-    for part, pair in _open(contenders.chosen(a, b)).items():
+    parts = _open(contenders.chosen(a, b))
+    for part, pair in parts.items():
         target = _target(part, pair, judge, toolchain)
         manifest = b.repository.manifest(judging.JUDGE, target.key)
         if manifest is not None:
@@ -56,7 +57,7 @@ def meet(
         found |= dict(zip(missing, made, strict=True))
     return tuple(
         evaluation.judged(0, stages.suite_part(*part), found[part])
-        for part in contenders.chosen(a, b)
+        for part in parts
         if part in found
     )
 

@@ -17,7 +17,7 @@ from statistics import fmean
 from typing import Literal, get_args
 
 from selfimprove_pipeline import contrast
-from selfimprove_pipeline.artifacts import Evaluated, GatedLanguage, Manifest, Stop
+from selfimprove_pipeline.artifacts import Evaluated, GatedLanguage, Manifest, Stop, StopReason
 from selfimprove_pipeline.contrast import Contrast, Measure, Values
 from selfimprove_pipeline.recipe import Gates, Spec, Stage
 from selfimprove_pipeline.stages import Iteration
@@ -170,36 +170,38 @@ def applied(iteration: Iteration, manifests: Manifests) -> Iteration:
     """Return an iteration with what its gates have decided so far."""
     if iteration.stop is not None:
         return iteration
-    if _stops(manifests):
-        return replace(iteration, stop="StoppedByGate")
-    out = left_out(iteration.spec.gates, manifests)
-    if out and not pairs_left(iteration.spec.gates, manifests):
-        return replace(iteration, stop="NoPairs", left_out=out)
-    return replace(iteration, left_out=out)
+    gates = iteration.spec.gates
+    stop, out = _reason(gates, manifests), left_out(gates, manifests)
+    return replace(iteration, stop=stop, left_out=out)
 
 
 def stop_of(index: int, last: int, gates: Gates, manifests: Manifests) -> Stop | None:
     """Return why a run ends at an iteration, None where it goes on or has its last model."""
-    gate = manifests.get("gate", {}).get("")
-    if gate is not None and gate.counts["refused"]:
+    reason, final = _reason(gates, manifests), index
+    if reason is None:
+        return None
+    if reason == "NoPairs":
+        out = ", ".join(left_out(gates, manifests))
+        told = f"no pairs are left to train on, the gates have left out {out}"
+    elif (gate := manifests["gate"][""]).counts["refused"]:
         final = index - 1
-        message = f"M{index} is refused, {_worse(gate)}; the final model is M{final}"
-        return Stop(reason="StoppedByGate", message=message, iteration=index, final=final)
-    if gate is not None and gate.counts["tooLittleGain"] and index < last:
-        told = f"{gate.measures['gain']:+.3f} is below {gates.minimum_gain:+.3f}"
-        message = f"the gain of M{index}, {told}; the final model is M{index}"
-        return Stop(reason="StoppedByGate", message=message, iteration=index, final=index)
-    out = left_out(gates, manifests)
-    if out and not pairs_left(gates, manifests):
-        told = f"the gates have left out {', '.join(out)}"
-        message = f"no pairs are left to train on, {told}; the final model is M{index}"
-        return Stop(reason="NoPairs", message=message, iteration=index, final=index)
-    return None
+        told = f"M{index} is refused, {_worse(gate)}"
+    elif index < last:
+        less = f"{gate.measures['gain']:+.3f} is below {gates.minimum_gain:+.3f}"
+        told = f"the gain of M{index}, {less}"
+    else:
+        return None
+    message = f"{told}; the final model is M{final}"
+    return Stop(reason=reason, message=message, iteration=index, final=final)
 
 
-def _stops(manifests: Manifests) -> bool:
+def _reason(gates: Gates, manifests: Manifests) -> StopReason | None:
+    """Return why nothing more is made of a model, None where something is."""
     gate = manifests.get("gate", {}).get("")
-    return gate is not None and bool(gate.counts["refused"] or gate.counts["tooLittleGain"])
+    if gate is not None and (gate.counts["refused"] or gate.counts["tooLittleGain"]):
+        return "StoppedByGate"
+    is_empty = left_out(gates, manifests) and not pairs_left(gates, manifests)
+    return "NoPairs" if is_empty else None
 
 
 def left_out(gates: Gates, manifests: Manifests) -> tuple[str, ...]:

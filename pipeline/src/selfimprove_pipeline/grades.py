@@ -76,12 +76,7 @@ def counted(opinion: Opinion, pair: Pair, earlier: Score | None, positions: str)
 def counts(scores: Sequence[Score]) -> dict[str, int]:
     """Return what was asked, and how many answers were malformed."""
     found = [one for score in scores for one in gradings_of(score)]
-    return {
-        "malformed": sum(one.chosen is None for one in found),
-        "questions": len(found),
-        "promptTokens": sum(one.prompt_tokens for one in found),
-        "completionTokens": sum(one.completion_tokens for one in found),
-    }
+    return {"malformed": sum(one.chosen is None for one in found), **questions.cost(found)}
 
 
 def measures(scores: Sequence[Score]) -> dict[str, float]:

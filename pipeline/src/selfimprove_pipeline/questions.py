@@ -5,11 +5,11 @@ carries the questions to an endpoint.
 """
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from selfimprove_pipeline.artifacts import Message
+from selfimprove_pipeline.artifacts import Ballot, Grading, Message
 from selfimprove_pipeline.engine import Completion
 
 Place = Literal["first", "second"]
@@ -43,6 +43,15 @@ def question(identifier: str, place: Place, content: str, max_tokens: int) -> Qu
     """Return a question about the texts of an id in one order."""
     message = Message(role="user", content=content)
     return Question(key=f"{place}:{identifier}", messages=(message,), max_tokens=max_tokens)
+
+
+def cost(said: Sequence[Ballot | Grading]) -> dict[str, int]:
+    """Return how much was asked for some answers of a judge, as manifests count it."""
+    return {
+        "questions": len(said),
+        "promptTokens": sum(one.prompt_tokens for one in said),
+        "completionTokens": sum(one.completion_tokens for one in said),
+    }
 
 
 def opinion_of(completion: Completion) -> Opinion:

@@ -135,9 +135,7 @@ def counts(rows: Sequence[Verdict]) -> dict[str, int]:
         "byRule": sum(row.rule is not None for row in rows),
         "malformed": sum(ballot.preference is None for ballot in ballots),
         "contradictions": sum(is_contradictory(row) for row in rows),
-        "questions": len(ballots),
-        "promptTokens": sum(ballot.prompt_tokens for ballot in ballots),
-        "completionTokens": sum(ballot.completion_tokens for ballot in ballots),
+        **questions.cost(ballots),
     }
 
 

@@ -223,29 +223,34 @@ class Suite(Part):
         return run.all() if self.languages is None else tuple(dict.fromkeys(self.languages))
 
     @property
+    def _kind(self) -> str:
+        """The kind, which the name tells where the file does not."""
+        return self.kind or self.name
+
+    @property
     def has_numbers(self) -> bool:
         """Whether answers are numbers, wherever they stand in the text."""
-        return (self.kind or self.name) == "mgsm"
+        return self._kind == "mgsm"
 
     @property
     def needs_answers(self) -> bool:
         """Whether every row needs a gold answer."""
-        return (self.kind or self.name) in ("exactMatch", "mgsm")
+        return self._kind in ("exactMatch", "mgsm")
 
     @property
     def counts_languages(self) -> bool:
         """Whether it is about the language of answers alone, also where its rows have gold."""
-        return (self.kind or self.name) == "offTarget"
+        return self._kind == "offTarget"
 
     @property
     def has_references(self) -> bool:
         """Whether answers are compared with given outputs."""
-        return (self.kind or self.name) == "xAlpacaEval"
+        return self._kind == "xAlpacaEval"
 
     @property
     def is_judged(self) -> bool:
         """Whether a judge compares the answers with others."""
-        return self.has_references or (self.kind or self.name) == "headToHead"
+        return self.has_references or self._kind == "headToHead"
 
 
 Price = Annotated[float, Field(ge=0, le=1e6)]

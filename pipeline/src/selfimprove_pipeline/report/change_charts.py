@@ -39,15 +39,23 @@ class Spans:
     title: str
     description: str
     width: float = 300
-    height: float
     left: float
     right: float
     top: float = TOP - 8
-    bottom: float
     ticks: tuple[Tick, ...]
     zero: float | None
     """zero is the place of no change, None where the axis begins there."""
     rows: tuple[Span, ...]
+
+    @property
+    def height(self) -> float:
+        """The height of the whole chart."""
+        return TOP + ROW * len(self.rows) + 12
+
+    @property
+    def bottom(self) -> float:
+        """Where the plot ends."""
+        return TOP + ROW * len(self.rows) - 8
 
 
 def gains(story: Story, suite: SuiteStory) -> tuple[Spans, ...]:
@@ -102,10 +110,8 @@ def _gains(
         heading=heading,
         title=f"{heading}: change by language",
         description=f"{suite.name}: {', '.join(said)}",
-        height=TOP + ROW * len(rows) + 12,
         left=left,
         right=right,
-        bottom=TOP + ROW * len(rows) - 8,
         ticks=tuple(_ticks(place, ends)),
         zero=place(0),
         rows=rows,
@@ -123,8 +129,11 @@ def _ticks(place: Callable[[float], float], ends: tuple[float, float]) -> Iterat
 def _name(story: Story, suite: SuiteStory, change: Change) -> str:
     if change.language is None:
         return "mean of others"
-    is_apart = change.language in story.unseen(suite)
-    return f"{change.language} (unseen)" if is_apart else change.language
+    return _told(story, suite, change.language)
+
+
+def _told(story: Story, suite: SuiteStory, language: str) -> str:
+    return f"{language} (unseen)" if language in story.unseen(suite) else language
 
 
 def off_target(story: Story, suite: SuiteStory) -> Spans | None:
@@ -157,10 +166,8 @@ def off_target(story: Story, suite: SuiteStory) -> Spans | None:
         heading=heading,
         title=f"{heading}: share of answers in a wrong language",
         description=f"{suite.name}: {', '.join(said)}",
-        height=TOP + ROW * len(rows) + 12,
         left=left,
         right=right,
-        bottom=TOP + ROW * len(rows) - 8,
         ticks=tuple(Tick(place(at), notation.rate(at)) for at in (0, top / 2, top)),
         zero=None,
         rows=rows,
@@ -175,8 +182,7 @@ def _off_target(story: Story, suite: SuiteStory) -> Iterator[tuple[str, float, f
         rates = [found.off_target for found in ends if found and found.off_target]
         values = [rate.value for rate in rates if rate.value is not None]
         if last and len(values) == len(ends):
-            is_apart = language in story.unseen(suite)
-            yield f"{language} (unseen)" if is_apart else language, values[0], values[1]
+            yield _told(story, suite, language), values[0], values[1]
 
 
 def _left(names: Iterable[str]) -> float:

@@ -7,18 +7,17 @@ from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.errors import SelfImproveError
 from selfimprove_pipeline.gates import Answers
-from selfimprove_pipeline.stages import Iteration, Target
+from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.workers.setting import Setting
-from selfimprove_pipeline.workers.survey import Survey, manifest_of, survey
+from selfimprove_pipeline.workers.survey import Survey, manifest_of
 
 LANGUAGES = "languages.jsonl"
 
 
-def work(setting: Setting, iteration: Iteration) -> None:
+def work(setting: Setting, index: int, found: Survey) -> None:
     """Decide whether a model is promoted, if that is open and the model is evaluated."""
-    found = survey(iteration, setting.repository.manifest)
     for target in found["gate"].missing:
-        setting.repository.commit(*_decided(setting, iteration.index, target, found))
+        setting.repository.commit(*_decided(setting, index, target, found))
 
 
 def _decided(
@@ -26,7 +25,7 @@ def _decided(
 ) -> tuple[Manifest, dict[str, bytes]]:
     spec = setting.spec
     suite = spec.evaluation.suites[0]
-    earlier = setting.evaluations(index - 1)
+    earlier = setting.evaluations(index - 1, [suite.name])
     parts = {
         language: part
         for language in spec.languages.all()

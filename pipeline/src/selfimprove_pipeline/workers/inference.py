@@ -29,7 +29,6 @@ from selfimprove_pipeline.workers.tasks import Rows, Task
 StartEngine = Callable[[Path, Renderer], Engine]
 
 EVALUATE: Final[tuple[Stage, ...]] = ("evaluate",)
-GATE: Final[tuple[Stage, ...]] = ("gate",)
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
 JUDGE: Final[tuple[Stage, ...]] = ("judge",)
 
@@ -128,9 +127,11 @@ def _complete(
 ) -> None:
     """Make what is missing of some stages with one engine, which is started if there is any."""
     repository = bench.setting.repository
-    if "gate" in names:
-        gating.work(bench.setting, iteration)
-    if _is_done(survey(iteration, repository.manifest), names, bench.model):
+    found = survey(iteration, repository.manifest)
+    if "gate" in names and found["gate"].missing:  # it needs no engine, and may spare one
+        gating.work(bench.setting, iteration.index, found)
+        found = survey(iteration, repository.manifest)
+    if _is_done(found, names, bench.model):
         return
     engine = start()
     try:
@@ -154,11 +155,10 @@ def _rounds(
         "judge": judge_task,
     }
     for name in names:
-        if name in GATE:
-            gating.work(bench.setting, iteration)
-            continue
         found = survey(iteration, bench.setting.repository.manifest)
-        if missing := _missing(found, name, bench.model):
+        if name == "gate":
+            gating.work(bench.setting, iteration.index, found)
+        elif missing := _missing(found, name, bench.model):
             yield [makers[name](bench, target, found) for target in missing]
 
 

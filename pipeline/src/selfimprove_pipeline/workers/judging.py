@@ -9,7 +9,6 @@ from typing import Final
 
 from selfimprove_pipeline import (
     evaluate,
-    grades,
     instruction_difficulty,
     questions,
     stages,
@@ -118,15 +117,10 @@ def spent(setting: Setting, index: int, found: Survey) -> Spent:
             total.count(manifest.counts if manifest else {})
         for target in own.missing if own else ():
             kept = setting.repository.parts(stage, target.key, PART, kind)
-            total.count(_asked(tuple({row.id: row for row in kept}.values())))
+            latest = {row.id: row for row in kept}.values()
+            said = (one for row in latest for one in (row.first, row.second))
+            total.count(questions.cost([one for one in said if one is not None]))
     return total
-
-
-def _asked(rows: Sequence[Verdict | Score]) -> dict[str, int]:
-    """Return what was asked for rows of either kind, of which a stage has one."""
-    found = verdicts.counts([row for row in rows if isinstance(row, Verdict)])
-    graded = grades.counts([row for row in rows if isinstance(row, Score)])
-    return {name: found[name] + number for name, number in graded.items()}
 
 
 def _judged_before(setting: Setting, target: Target) -> tuple[Verdict, ...]:
@@ -151,6 +145,6 @@ def _opponents(
             name: (text, evaluate.is_off_target(identify(text.strip()), language))
             for name, text in given.items()
         }
-    manifest = setting.evaluations(0)[stages.suite_part(suite.name, language)]
+    manifest = setting.evaluations(0, [suite.name])[stages.suite_part(suite.name, language)]
     rows = setting.repository.rows(manifest, Evaluated)
     return {row.id: (row.completion, row.is_off_target) for row in rows}

@@ -9,7 +9,7 @@ from selfimprove_pipeline import artifacts, languages, pair, score, stages
 from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Translation
 from selfimprove_pipeline.pair import Paired, Texts
 from selfimprove_pipeline.recipe import Stage
-from selfimprove_pipeline.stages import Iteration, Target
+from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.workers import grading
 from selfimprove_pipeline.workers.collect import OnProgress
 from selfimprove_pipeline.workers.grading import SCORES
@@ -41,16 +41,16 @@ def work(
             grading.work(setting, index, pairs, found, on_progress)
             continue
         for target in missing:
-            _MAKERS[name](setting, iteration, target)
+            _MAKERS[name](setting, index, target, found)
 
 
 def _pairs(setting: Setting, found: Survey) -> tuple[Pair, ...]:
     return setting.repository.rows(found["pair"].manifests[""], Pair, PAIRS)
 
 
-def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
+def _pair(setting: Setting, index: int, target: Target, found: Survey) -> None:
     started = monotonic()
-    texts = _texts(setting, iteration, survey(iteration, setting.repository.manifest))
+    texts = _texts(setting, index, found)
     identify = languages.identifier(setting.spec.languages.all())
     paired = pair.pair(texts, setting.spec, identify)
     manifest = manifest_of(
@@ -64,14 +64,13 @@ def _pair(setting: Setting, iteration: Iteration, target: Target) -> None:
     setting.repository.commit(manifest, files)
 
 
-def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
+def _score(setting: Setting, index: int, target: Target, found: Survey) -> None:
     started = monotonic()
-    pairs = _pairs(setting, survey(iteration, setting.repository.manifest))
     gold = {
         language: {prompt.id: prompt.answer or "" for prompt in prompts}
-        for language, prompts in setting.prompts_of(iteration.index).items()
+        for language, prompts in setting.prompts_of(index).items()
     }
-    scores = score.score(pairs, gold, setting.spec)
+    scores = score.score(_pairs(setting, found), gold, setting.spec)
     made = manifest_of(
         target,
         seconds=_seconds_since(started),
@@ -82,13 +81,13 @@ def _score(setting: Setting, iteration: Iteration, target: Target) -> None:
     setting.repository.commit(made, {SCORES: artifacts.lines(scores)})
 
 
-_MAKERS: Final[Mapping[str, Callable[[Setting, Iteration, Target], None]]] = {
+_MAKERS: Final[Mapping[str, Callable[[Setting, int, Target, Survey], None]]] = {
     "pair": _pair,
     "score": _score,
 }
 
 
-def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
+def _texts(setting: Setting, index: int, found: Survey) -> Texts:
     answers = {
         language: _by_id(setting.repository.rows(manifest, Answer))
         for language, manifest in found["generate"].manifests.items()
@@ -97,7 +96,7 @@ def _texts(setting: Setting, iteration: Iteration, found: Survey) -> Texts:
         stages.languages_of(name): _by_id(setting.repository.rows(manifest, Translation))
         for name, manifest in found["translate"].manifests.items()
     }
-    return Texts(setting.prompts_of(iteration.index), answers, translations)
+    return Texts(setting.prompts_of(index), answers, translations)
 
 
 def _seconds_since(started: float) -> dict[str, float]:

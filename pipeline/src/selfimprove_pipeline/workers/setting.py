@@ -2,7 +2,7 @@
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -141,24 +141,27 @@ class Setting:
         """How hard the instructions of a suite are, by suite and language, where that is given."""
         return self._beside_references(alpaca.difficulties)
 
-    def evaluations(self, number: int) -> Mapping[str, Manifest]:
-        """Return the finished evaluations of M_number by part, as the run's index names them."""
-        return self._noted(number, "evaluate")
+    def evaluations(self, number: int, suites: Collection[str]) -> Mapping[str, Manifest]:
+        """Return M_number's finished evaluations on some suites, as the run's index names them."""
+        return self._noted(number, "evaluate", lambda part: part.partition(".")[0] in suites)
 
     def sft_beside(self, model: Model) -> Model | None:
         """Return the model of the baseline `sft`, as the run's index names it beside M1."""
-        found = self._noted(0, "train")
+        found = self._noted(0, "train", lambda _: True)
         own, sft = found.get(""), found.get(stages.SFT)
         if own is None or sft is None or own.digest != model.digest or own.inputs != sft.inputs:
             return None
         return self.trained(sft)
 
-    def _noted(self, number: int, stage: Stage) -> Mapping[str, Manifest]:
+    def _noted(
+        self, number: int, stage: Stage, is_wanted: Callable[[str], bool]
+    ) -> Mapping[str, Manifest]:
         """Return the finished artifacts of an iteration by part, as the run's index names them."""
         index = self.read_index()
         entries = [entry for entry in index.iterations if entry.index == number] if index else []
         keys = entries[0].keys.get(stage, {}) if entries else {}
-        found = {part: self.repository.manifest(stage, key) for part, key in keys.items()}
+        wanted = {part: key for part, key in keys.items() if is_wanted(part)}
+        found = {part: self.repository.manifest(stage, key) for part, key in wanted.items()}
         return {part: manifest for part, manifest in found.items() if manifest is not None}
 
     def check_inputs(self) -> None:
@@ -227,7 +230,7 @@ class Setting:
         ]
         if index == 0 or not duels:
             return found
-        met = self._comparable(0)
+        met = self._comparable(0, duels)
         for name, tag in self.suites:
             if name in duels:
                 found[name, tag] = met.get(stages.suite_part(name, tag))
@@ -235,11 +238,13 @@ class Setting:
 
     def _earlier(self, index: int) -> Mapping[str, str]:
         """Return the digests of the answers that a gate compares with, where there is one."""
-        return self._comparable(index - 1) if index and stages.is_gated(self.spec) else {}
+        if not index or not stages.is_gated(self.spec):
+            return {}
+        return self._comparable(index - 1, [self.spec.evaluation.suites[0].name])
 
-    def _comparable(self, number: int) -> dict[str, str]:
-        """Return the digests of what M_number has answered to the suites as they are now."""
-        met = self.evaluations(number)
+    def _comparable(self, number: int, suites: Collection[str]) -> dict[str, str]:
+        """Return the digests of what M_number has answered to some suites as they are now."""
+        met = self.evaluations(number, suites)
         found = {}
         for (name, tag), rows in self.suites.items():
             part = stages.suite_part(name, tag)
