@@ -86,6 +86,12 @@ class Operator:
                 self._take(event.type, event.object)
         self.seen = until
 
+    def deliver_ahead(self, kind: Kind) -> None:
+        """Deliver the next watch events of one kind before those of the others."""
+        for event in self.machine.cluster.watched[self.seen :]:
+            if event.object["kind"] == kind:
+                self._take(event.type, event.object)
+
     def deliver_again(self, back: int) -> None:
         """Deliver some of the last events a second time, as a new watch does.
 

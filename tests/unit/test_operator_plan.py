@@ -7,7 +7,7 @@ import pytest
 
 from selfimprove_operator import api
 from support import runs
-from support.machine import NAMESPACE, Machine
+from support.machine import NAMESPACE, Machine, Operator
 from support.memory_cluster import MemoryCluster
 
 Key = tuple[str, str]
@@ -238,6 +238,23 @@ def test_a_deleted_job_is_launched_again_and_never_twice() -> None:
     machine.cluster.vanish("Pod", NAMESPACE, pod["metadata"]["name"])
     machine.settle()
     assert machine.job() == "run-0-inference-1"
+
+
+def test_a_launch_whose_end_is_not_told_yet_is_not_deleted() -> None:
+    """Another operator took its outcome over; the run's event comes before the Job's."""
+    machine, key = at_inference()
+    machine.operators.append(Operator(machine))
+    done = machine.job()
+    machine.operators[1].deliver()
+    machine.succeed(done)
+    machine.operators[0].deliver()
+    while machine.operators[0].dirty:
+        machine.step(key)
+    machine.operators[1].deliver_ahead(api.KIND)
+    machine.step(key, number=1)
+    machine.settle()
+    assert machine.cluster.get("Job", NAMESPACE, done) is not None
+    assert machine.job() == "run-0-light-0"
 
 
 @pytest.mark.parametrize("label", [api.LABEL_MANAGED_BY, api.LABEL_RUN_UID, api.LABEL_UNIT])

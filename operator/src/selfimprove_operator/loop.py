@@ -115,7 +115,7 @@ class Loop:
             case Confirm(job):
                 await self._confirm(run, job)
             case Delete(child):
-                await self._delete(child)
+                await self._delete(run, child)
             case Restore(child):
                 await self._restore(run, child)
             case ReadProgress() | ReadNumbers() | ReadEvents():
@@ -244,8 +244,20 @@ class Loop:
             self.index.put_job(body, run_uid=run.uid)
             self.again(run.key)
 
-    async def _delete(self, child: Child) -> None:
-        """Delete a launch; the JobSet that a Job belongs to would only make it again."""
+    async def _delete(self, run: Run, child: Child) -> None:
+        """Delete a launch that still is as it was seen.
+
+        Watches of different kinds know nothing of each other's order: a run may have moved on
+        from a launch whose end the index has not been told. Of a JobSet the Job alone would only
+        be made again.
+        """
+        body = await self.cluster.read("Job", child.namespace, child.name)
+        if body is None:
+            return
+        if body["metadata"]["resourceVersion"] != child.resource_version:
+            self.index.put_job(body, run_uid=run.uid)
+            self.again(run.key)
+            return
         kind: Kind = "Job"
         name, uid = child.name, child.uid
         if child.owner is not None and child.owner[0] == "JobSet":
