@@ -90,6 +90,14 @@ class Reference:
             completion_tokens=len(tokens),
         )
 
+    @torch.inference_mode()
+    def log_likelihood(self, request: Request) -> float:
+        """Return the sum of the log-probabilities of the prompt's scored tokens."""
+        logits = self.model(torch.tensor([request.prompt])).logits[0]
+        told = torch.log_softmax(logits.double(), dim=-1)
+        places = range(len(request.prompt) - request.scored, len(request.prompt))
+        return sum(float(told[place - 1, request.prompt[place]]) for place in places)
+
     def text(self, tokens: list[int]) -> str:
         """Return the text of tokens without a last character that is not whole."""
         return self.tokenizer.decode(tokens).rstrip("\ufffd")
@@ -219,6 +227,77 @@ def test_the_room_limits_the_completion(started: Started) -> None:
     assert found["tight"].completion_tokens <= 3
     assert found["last"].completion_tokens == 1
     assert found["last"].finish_reason in {"length", "stop"}
+
+
+def scored() -> list[Request]:
+    """Return requests for the log-likelihood of 1 token, of several and of all but the first."""
+    rows = [row for row in prompts() if len(row.prompt) > 4]
+    counts = (1, 2, 4)
+    some = [replace(row, scored=counts[place % 3]) for place, row in enumerate(rows)]
+    return [*some, *(replace(row, key=f"{row.key}all", scored=len(row.prompt) - 1) for row in rows)]
+
+
+def test_a_log_likelihood_is_that_of_a_plain_pass(started: Started, reference: Reference) -> None:
+    """The sum over the last tokens of a prompt, in company and alone, and no text with it."""
+    requests = scored()
+    found = started.complete(requests)
+    for request in requests:
+        told = reference.log_likelihood(request)
+        assert found[request.key].log_likelihood == pytest.approx(told, abs=1e-4)
+        alone = started.complete([request])[request.key]
+        assert alone.log_likelihood == pytest.approx(told, abs=1e-4)
+        assert replace(alone, log_likelihood=None, is_greedy=None) == Completion(
+            key=request.key,
+            text="",
+            finish_reason="length",
+            prompt_tokens=len(request.prompt),
+            completion_tokens=0,
+        )
+
+
+def test_what_is_greedy_is_what_greedy_decoding_makes(
+    started: Started, reference: Reference
+) -> None:
+    """The engine's own greedy tokens are greedy; with one of them changed they are not."""
+    rows = [row for row in prompts(max_tokens=3) if len(reference.tokens(row)) == 3][:20]
+    requests = []
+    for row in rows:
+        made = tuple(reference.tokens(row))
+        requests.append(replace(row, prompt=row.prompt + made, scored=3))
+        for place in range(3):
+            other = (*made[:place], 65 + (made[place] == 65), *made[place + 1 :])
+            key = f"{row.key}.{place}"
+            requests.append(replace(row, key=key, prompt=row.prompt + other, scored=3))
+    found = started.complete(requests)
+    greedy = {key for key, completion in found.items() if completion.is_greedy}
+    assert greedy == {row.key for row in rows}
+
+
+def test_scored_prompts_and_texts_do_not_mix(started: Started, reference: Reference) -> None:
+    """Taken in turns, each request gets what it asked for and no more."""
+    texts, likelihoods = prompts()[:10], scored()[-10:]
+    found = started.complete(
+        request for pair in zip(texts, likelihoods, strict=True) for request in pair
+    )
+    assert [found[row.key] for row in texts] == [reference.completion(row) for row in texts]
+    told = [found[row.key].log_likelihood for row in likelihoods]
+    expected = [reference.log_likelihood(row) for row in likelihoods]
+    assert told == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_longest_scored_prompt_leaves_room_for_a_token(
+    started: Started, reference: Reference
+) -> None:
+    """One token less than the model's length is scored; as many as that are overlong."""
+    assert started.engine.max_model_len == MAX_LENGTH
+    longest = replace(prompts()[0], key="longest", prompt=(65, 66, 67) * 85, scored=3)
+    assert len(longest.prompt) == MAX_LENGTH - 1
+    full = replace(longest, key="full", prompt=(65, *longest.prompt))
+    found = started.complete([full, longest])
+    told = found["longest"].log_likelihood
+    assert told == pytest.approx(reference.log_likelihood(longest), abs=1e-4)
+    assert found["full"].finish_reason == "overlong"
+    assert found["full"].log_likelihood is None
 
 
 def test_completions_come_while_requests_are_still_taken(started: Started) -> None:

@@ -160,6 +160,7 @@ class Scripted:
     """An engine that knows the answers of each language, in the order of the rows."""
 
     start_seconds = 0.0
+    max_model_len = 4096
     versions: Mapping[str, str] = {}
 
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:

@@ -36,6 +36,10 @@ class Request:
     stop: tuple[str, ...] = ()
     """stop are texts that end the completion and are not part of it."""
 
+    scored: int = 0
+    """scored is how many of the prompt's last tokens are asked for their log-likelihood, fewer than
+    it has; nothing is written then, and what decides how text is made has no meaning."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:
@@ -51,6 +55,12 @@ class Completion:
 
     prompt_tokens: int
     completion_tokens: int
+    log_likelihood: float | None = None
+    """log_likelihood is the sum of the scored tokens' log-probabilities in nats, each given all
+    tokens before it; None where nothing was scored."""
+
+    is_greedy: bool | None = None
+    """is_greedy says whether each scored token is the likeliest one in its place."""
 
 
 def row_seed(seed: int, *names: str) -> int:
@@ -70,10 +80,15 @@ class Engine(Protocol):
     def versions(self) -> Mapping[str, str]:
         """Versions of the packages that determine its output."""
 
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt and completion together, in tokens."""
+
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield each request's completion as it finishes, in any order.
 
-        A prompt that leaves no room for a token yields `overlong` and stops nobody else.
+        A prompt that leaves no room for a token yields `overlong` and stops nobody else, also
+        where only the prompt is scored. A scored one yields no text and ends with `length`.
         """
 
     def close(self) -> None:

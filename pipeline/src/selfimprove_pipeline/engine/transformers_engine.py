@@ -61,6 +61,11 @@ class TransformersEngine:
         modules = (torch, transformers, tokenizers)
         return {module.__name__: str(module.__version__) for module in modules}
 
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt and completion together, in tokens."""
+        return self._max_model_len
+
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield the completions of a whole batch at once, in the order of the requests."""
         for _, alike in itertools.groupby(requests, key=_likeness):
@@ -68,7 +73,7 @@ class TransformersEngine:
                 rows = [self._row(request) for request in batch]
                 fitting = [row for row in rows if row.finish_reason is None]
                 if fitting:
-                    self._decode(fitting)
+                    (self._score if batch[0].scored else self._decode)(fitting)
                 yield from (row.completion() for row in rows)
 
     def close(self) -> None:
@@ -83,6 +88,27 @@ class TransformersEngine:
             generator=torch.Generator().manual_seed(request.seed),
             finish_reason=None if room > 0 else "overlong",
         )
+
+    @torch.inference_mode()
+    def _score(self, rows: Sequence["_Row"]) -> None:
+        """Finish rows with the log-likelihood of their prompts' last tokens, in one pass."""
+        tokens, mask = _padded([row.request.prompt for row in rows])
+        most = max(row.request.scored for row in rows)
+        # What comes after a token is told in its place, so the last place tells of nothing here.
+        logits = self._model(
+            input_ids=tokens,
+            attention_mask=mask,
+            position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
+            use_cache=False,
+            logits_to_keep=most + 1,
+        ).logits[:, :-1]
+        last = tokens[:, -most:]
+        told = torch.log_softmax(logits.float(), dim=-1).gather(2, last.unsqueeze(2)).squeeze(2)
+        likeliest = logits.argmax(dim=-1) == last
+        for row, row_told, row_likeliest in zip(rows, told, likeliest, strict=True):
+            row.log_likelihood = float(row_told[-row.request.scored :].sum())
+            row.is_greedy = bool(row_likeliest[-row.request.scored :].all())
+            row.finish_reason = "length"
 
     @torch.inference_mode()
     def _decode(self, rows: Sequence["_Row"]) -> None:
@@ -129,6 +155,8 @@ class _Row:
     text: str = ""
     stop_text: str | None = None
     tokens: list[int] = field(default_factory=list)
+    log_likelihood: float | None = None
+    is_greedy: bool | None = None
 
     def choose(self, logits: torch.Tensor) -> int:
         """Return the next token: the likeliest, or one sampled with this row's own generator."""
@@ -169,11 +197,14 @@ class _Row:
             stop_text=self.stop_text,
             prompt_tokens=len(self.request.prompt),
             completion_tokens=len(self.tokens),
+            log_likelihood=self.log_likelihood,
+            is_greedy=self.is_greedy,
         )
 
 
-def _likeness(request: Request) -> tuple[str, float, float, float]:
-    return (request.group, request.temperature, request.top_p, request.repetition_penalty)
+def _likeness(request: Request) -> tuple[str, bool, float, float, float]:
+    how = (request.temperature, request.top_p, request.repetition_penalty)
+    return (request.group, request.scored > 0, *how)
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

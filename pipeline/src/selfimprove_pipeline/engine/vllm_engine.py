@@ -105,6 +105,11 @@ class VllmEngine:
         modules = (vllm, torch, transformers)
         return {module.__name__: str(module.__version__) for module in modules}
 
+    @property
+    def max_model_len(self) -> int:
+        """Longest prompt and completion together, in tokens."""
+        return self._max_model_len
+
     def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
         """Yield completions as they finish; requests are taken as there is room for them.
 
@@ -203,6 +208,15 @@ def _sampling(request: Request, *, room: int, stop_token_ids: Sequence[int]) -> 
     from vllm import SamplingParams  # noqa: PLC0415 - see `start`
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - see `start`
 
+    if request.scored:
+        # Of each token of the prompt alone, with its rank; one new token is vLLM's least.
+        return SamplingParams(
+            max_tokens=1,
+            temperature=0,
+            prompt_logprobs=0,
+            detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
     return SamplingParams(
         max_tokens=min(request.max_tokens, room),
         temperature=request.temperature,
@@ -228,6 +242,8 @@ def _overlong(request: Request) -> Completion:
 
 
 def _completion(request: Request, output: "RequestOutput") -> Completion:
+    if request.scored:
+        return _scored(request, output)
     result = output.outputs[0]
     if result.finish_reason not in get_args(FinishReason):
         msg = f"vLLM ended request {request.key} with {result.finish_reason}"
@@ -239,6 +255,25 @@ def _completion(request: Request, output: "RequestOutput") -> Completion:
         stop_text=result.stop_reason if isinstance(result.stop_reason, str) else None,
         prompt_tokens=len(request.prompt),
         completion_tokens=len(result.token_ids),
+    )
+
+
+def _scored(request: Request, output: "RequestOutput") -> Completion:
+    """Return the log-likelihood of a prompt's last tokens; rank 1 is the likeliest."""
+    places = (output.prompt_logprobs or [])[-request.scored :]
+    tokens = request.prompt[-request.scored :]
+    found = [place[token] for place, token in zip(places, tokens, strict=True) if place is not None]
+    if len(found) != request.scored:
+        msg = f"vLLM scored {len(found)} of {request.scored} tokens of request {request.key}"
+        raise RuntimeError(msg)
+    return Completion(
+        key=request.key,
+        text="",
+        finish_reason="length",
+        prompt_tokens=len(request.prompt),
+        completion_tokens=0,
+        log_likelihood=sum(token.logprob for token in found),
+        is_greedy=all(token.rank == 1 for token in found),
     )
 
 
