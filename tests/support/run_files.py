@@ -96,6 +96,24 @@ GOOD: Final = (
         "a suite in languages of its own",
         {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, languages: [en, ja, sw]}]}"},
     ),
+    Row(
+        "a suite that a judge grades",
+        {
+            "evaluation": "{suites: [{name: mtBench, uri: s3://eval/mt}], "
+            "judge: {baseUrl: 'http://j/v1', model: j}}"
+        },
+    ),
+    Row(
+        "tasks of lm-eval by folder and by name",
+        {
+            "evaluation": "{suites: [{name: nlp, uri: s3://eval/tasks, numFewshot: 3}, {name: arc, "
+            "kind: nlp, tasks: [arc_de, arc_es], applyChatTemplate: true, limit: 100}]}"
+        },
+    ),
+    Row(
+        "a suite of another package",
+        {"evaluation": "{suites: [{name: t, kind: my-evals/tone, uri: s3://eval/tone}]}"},
+    ),
     Row("a suite named by its kind", {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m}]}"}),
     Row("gates", {"gates": "{mode: Enforced, rewardAccuracy: 0.5, minimumGain: -0.01}"}),
     Row(
@@ -263,6 +281,41 @@ BAD: Final = (
     Row(
         "a suite of no kind",
         {"evaluation": "{suites: [{name: sums, uri: s3://eval/sums}]}"},
+        "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "a suite of an unknown kind",
+        {"evaluation": "{suites: [{name: sums, kind: mgms, uri: s3://eval/sums}]}"},
+        "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "a package without a suite",
+        {"evaluation": "{suites: [{name: tone, kind: my-evals/, uri: s3://eval/tone}]}"},
+        "spec.evaluation.suites[0].kind",
+    ),
+    Row(
+        "grades without a judge",
+        {"evaluation": "{suites: [{name: mtBench, uri: s3://eval/mt}]}"},
+        "spec.evaluation",
+    ),
+    Row(
+        "tasks from nowhere",
+        {"evaluation": "{suites: [{name: nlp, numFewshot: 3}]}"},
+        "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "a suite from nowhere",
+        {"evaluation": "{suites: [{name: mgsm}]}"},
+        "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "tasks in languages",
+        {"evaluation": "{suites: [{name: nlp, uri: s3://eval/tasks, languages: [en]}]}"},
+        "spec.evaluation.suites[0]",
+    ),
+    Row(
+        "tasks of another kind",
+        {"evaluation": "{suites: [{name: mgsm, uri: s3://eval/m, tasks: [arc_de]}]}"},
         "spec.evaluation.suites[0]",
     ),
     Row(

@@ -101,6 +101,7 @@ def judged(language: str, iteration: int, win: float, tie: float) -> Judged:
 def judged_suite(name: str = "headToHead", **changes: Any) -> SuiteStory:
     """Return M1 against M0 in German, .5 won and .3 tied."""
     verdicts = Verdicts(
+        shown="winRate",
         judged={(1, "de"): judged("de", 1, 0.5, 0.3)},
         means={1: 0.65},
         changes=(change(0, 1, "de", 0.05, 0.25), change(0, 1, None, 0.05, 0.25)),

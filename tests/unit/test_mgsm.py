@@ -24,6 +24,7 @@ from selfimprove_pipeline.statistics import Rate
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import check, inference
+from selfimprove_pipeline.workers.bench import Bench
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.survey import survey
 from support.models import tiny_qwen2
@@ -365,7 +366,7 @@ def test_languages_that_are_not_trained_stand_apart(tmp_path: Path) -> None:
 def test_a_suites_own_languages_are_told_apart_in_it_alone(tmp_path: Path) -> None:
     """A Bengali answer is one where the suite has Bengali, and unknown where nothing has."""
     setting = setting_of(tmp_path, languages=["en", "bn"])
-    bench = inference.Bench(setting, setting.base, {})
+    bench = Bench(setting, setting.base, {})
     (own,) = setting.spec.evaluation.suites
     other = own.model_copy(update={"languages": None})
     text = "এখন ট্রামে মোট ষোলো জন যাত্রী আছে বলে মনে হয়।"

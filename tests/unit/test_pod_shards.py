@@ -1,7 +1,7 @@
 """Rows dealt out to several pods meet in the store, and the artifact is that of one pod."""
 
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,7 +18,7 @@ from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import collect
 from selfimprove_pipeline.workers.collect import Collector, Progress
 from selfimprove_pipeline.workers.shards import WHOLE, Share, share_of
-from selfimprove_pipeline.workers.tasks import Rows, Task
+from selfimprove_pipeline.workers.tasks import Made, Rows, Task, as_they_are
 
 IDS = [f"p{number}" for number in range(40)]
 TARGET = Target("generate", "en", "0" * 32, {}, {}, {})
@@ -68,7 +68,10 @@ def task() -> Task[Answer]:
             completion_tokens=1,
         )
 
-    return Task(TARGET, "en.jsonl", Answer, IDS, pending, row, lambda _: {})
+    def make(made: Sequence[Answer]) -> Made:
+        return as_they_are("en.jsonl", made, {})
+
+    return Task(TARGET, Answer, IDS, pending, row, make)
 
 
 def repository(folder: Path) -> Repository:

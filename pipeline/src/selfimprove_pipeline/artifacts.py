@@ -65,6 +65,10 @@ class Prompt(Row):
     prompt: str
     answer: str | None = None
     """answer is the gold answer; only the score stage, the suites and a filter of pairs read it."""
+    follows: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """follows is the id of the prompt whose answer this one comes after, in one conversation."""
+    reference: str | None = Field(default=None, exclude_if=lambda value: value is None)
+    """reference is a good answer that a judge may look at; no model sees it."""
 
 
 class Answer(Row):
@@ -230,6 +234,35 @@ class Verdict(Row):
     characters: int
     """characters of the model's answer."""
     opponent_characters: int
+
+
+class Grade(Row):
+    """How good is the model's answer to one turn of a conversation? From 0 to 10, by a judge."""
+
+    id: str
+    conversation: str
+    """conversation is the id of its first turn."""
+    language: str
+    grade: float | None
+    """grade from 0 to 10, None where what was said is none."""
+    rule: Literal["wrongLanguage"] | None = None
+    """rule that decided without a question."""
+    said: str = ""
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+class Reply(Row):
+    """What a model replied to one request of lm-eval: the likelihood of a text, or a text."""
+
+    id: str
+    """id is the digest of what was asked."""
+    log_likelihood: float | None
+    is_greedy: bool | None
+    text: str
+    finish_reason: FinishReason
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class File(Row):

@@ -5,6 +5,7 @@ index and its log. What decides an evaluation comes from the arguments, or from 
 (`--recipe`), so that both come to the same keys; everything else keeps its default.
 """
 
+import re
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -19,10 +20,13 @@ DECIDING: Final = ("profile", "languages", "chat", "generation", "inference", "e
 """Parts of another run's spec that decide what is measured, and how."""
 BUCKET: Final = "s3://runs"
 """Where evaluations lie unless an argument says otherwise."""
+TASK_NAMES: Final = re.compile(r"[\w-]+(,[\w-]+)*")
 NO_PROMPTS: Final = {"uri": "file:///none", "perIteration": 1}
 """Every run has prompts; nothing reads those of a model that is only measured."""
 NAME_DIGITS: Final = 24
 FEWEST_LANGUAGES: Final = 2
+NO_LANGUAGES: Final = ["en", "mul"]
+"""Every run has languages; nothing reads those where only tasks of lm-eval are measured."""
 
 
 def run_of(arguments: Namespace) -> Run:
@@ -97,20 +101,29 @@ def _places(arguments: Namespace) -> dict[Path_, str]:
     return places | ({("spec", "languages"): "--languages"} if arguments.languages else {})
 
 
-def _suites(texts: Iterable[str]) -> list[dict[str, str]]:
+def _suites(texts: Iterable[str]) -> list[dict[str, Any]]:
     return [_suite(text) for text in texts]
 
 
-def _suite(text: str) -> dict[str, str]:
-    """Return the suite of `KIND=URI`, or of `NAME:KIND=URI` for a name of its own."""
+def _suite(text: str) -> dict[str, Any]:
+    """Return the suite of `KIND=URI`, or of `NAME:KIND=URI` for a name of its own.
+
+    Names of lm-eval's tasks may stand in the place of its URI: `nlp=arc_de,arc_es`.
+    """
     what, equals, uri = text.partition("=")
     name, colon, kind = what.partition(":")
     if not (equals and name and uri and bool(colon) == bool(kind)):
         message = f"--suite: expected KIND=URI or NAME:KIND=URI, found {text}"
         raise InputError(message)
+    if (kind or name) == "nlp" and TASK_NAMES.fullmatch(uri) and not Path(uri).exists():
+        return {"name": name, **({"kind": kind} if kind else {}), "tasks": uri.split(",")}
     # A file in alpaca-eval's format may hold instructions and the outputs to compare with.
     references = {"referenceUri": uri_of(uri)} if (kind or name) == "xAlpacaEval" else {}
     return {"name": name, "uri": uri_of(uri), **({"kind": kind} if kind else {}), **references}
+
+
+def _kind(suite: Mapping[str, Any]) -> str:
+    return str(suite.get("kind") or suite["name"])
 
 
 def _judge(evaluation: Mapping[str, Any], arguments: Namespace) -> dict[str, Any]:
@@ -133,10 +146,13 @@ def _tags_of(chosen: Sequence[dict[str, Any]], arguments: Namespace) -> list[str
     storage = machine.storage_at(arguments.artifacts or BUCKET, arguments.endpoint)
     store = machine.repository_at(arguments, storage).store
     found: list[set[str]] = []
-    for suite in chosen:
+    with_languages = [suite for suite in chosen if _kind(suite) != "nlp"]
+    if not with_languages:
+        return NO_LANGUAGES
+    for suite in with_languages:
         folder = f"{suite['uri'].rstrip('/')}/"
         names = [entry.uri.removeprefix(folder) for entry in store.entries(folder)]
-        found.append(suites.languages_of(suite.get("kind", suite["name"]), names))
+        found.append(suites.languages_of(_kind(suite), names))
     return sorted(set.intersection(*found), key=lambda tag: (tag != "en", tag))
 
 

@@ -4,6 +4,7 @@ Generate, pair and evaluate build the same conversation here, so that the model 
 on what it saw.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from selfimprove_pipeline import languages
@@ -50,6 +51,12 @@ def of_prompt(prompt: str, language: str, spec: Spec) -> tuple[Message, ...]:
         return of_text(prompt, spec.chat)
     name = languages.name(language)
     return of_text(ANSWER_LANGUAGE_PREFIX.format(language=name, prompt=prompt), spec.chat)
+
+
+def continued(before: Sequence[Message], answer: str, text: str) -> tuple[Message, ...]:
+    """Return a conversation with the model's answer and the user's next turn."""
+    turns = (Message(role="assistant", content=answer), Message(role="user", content=text))
+    return (*before, *turns)
 
 
 def of_text(text: str, chat: Chat) -> tuple[Message, ...]:

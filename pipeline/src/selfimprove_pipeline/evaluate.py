@@ -6,10 +6,11 @@ their weights alone.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
 
-from selfimprove_pipeline import conversation, final_answer, languages, stages
+from selfimprove_pipeline import conversation, extensions, final_answer, languages, stages
 from selfimprove_pipeline.artifacts import Evaluated, Prompt
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Request
@@ -44,33 +45,49 @@ def requests(  # noqa: PLR0913  what is asked, in which language, how
     renderer: Renderer,
     *,
     baseline: str | None = None,
+    done: Mapping[str, Evaluated] = MappingProxyType({}),
 ) -> Iterator[Request]:
-    """Yield the request for each prompt of a suite in one language, put as a baseline does."""
+    """Yield the request for each prompt of a suite in one language, put as a baseline does.
+
+    `done` has the answers that prompts follow on.
+    """
     for row in rows:
-        text = row.prompt
-        if baseline == "languageInstruction":
-            text = conversation.with_language_instruction(text, language)
+        before = None if row.follows is None else done[row.follows]
+        text = _put(row.prompt, language, baseline)
+        asked = text if before is None else _put(before.prompt, language, baseline)
+        messages = conversation.of_prompt(asked, language, spec)
+        if before is not None:
+            messages = conversation.continued(messages, before.completion, text)
         yield Request(
             key=row.id,
             group=f"evaluate/{stages.suite_part(suite.name, language, baseline)}",
-            prompt=renderer.prompt_ids(conversation.of_prompt(text, language, spec)),
+            prompt=renderer.prompt_ids(messages),
             max_tokens=suite.max_tokens or spec.generation.max_tokens,
             repetition_penalty=spec.generation.repetition_penalty,
             seed=spec.generation.seed,
         )
 
 
-def evaluated(
+def _put(prompt: str, language: str, baseline: str | None) -> str:
+    """Return a prompt as a baseline puts it."""
+    if baseline == "languageInstruction":
+        return conversation.with_language_instruction(prompt, language)
+    return prompt
+
+
+def evaluated(  # noqa: PLR0913  an answer, to what, in which language, how it is read
     completion: Completion,
     row: Prompt,
     language: str,
     identify: Identify,
     *,
     has_numbers: bool = False,
+    package: str | None = None,
 ) -> Evaluated:
     """Return the row of a completion with what was measured on it.
 
-    With numbers, the gold answer is a canonical one, and the number of the text is compared.
+    With numbers, the gold answer is a canonical one, and the number of the text is compared. Of
+    a kind from another package that one scores.
     """
     text = completion.text.strip()
     identified = identify(text)
@@ -79,7 +96,10 @@ def evaluated(
         written = language
     # Whoever answers in another language writes numbers as that one does.
     said = final_answer.extract(text, written) if has_numbers else text
-    is_right = row.answer is not None and said is not None and is_match(said, row.answer)
+    if package is not None:
+        score = extensions.score(package, text, row, language)
+    else:
+        score = _score(said, row)
     return Evaluated(
         id=row.id,
         language=language,
@@ -87,13 +107,20 @@ def evaluated(
         completion=text,
         finish_reason=completion.finish_reason,
         completion_tokens=completion.completion_tokens,
-        score=None if row.answer is None else float(is_right),
+        score=score,
         extracted=said if has_numbers else None,
         identified=identified,
         is_off_target=is_off_target(identified, language),
         is_empty=not text,
         is_evasive=is_evasive(text),
     )
+
+
+def _score(said: str | None, row: Prompt) -> float | None:
+    """Return 1 for what is the gold answer, 0 for what is not, None where there is none."""
+    if row.answer is None:
+        return None
+    return float(said is not None and is_match(said, row.answer))
 
 
 def measures(rows: Sequence[Evaluated]) -> dict[str, float]:

@@ -1,12 +1,13 @@
 """What a run would do, told before it does it."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from rich.table import Table
 
 from selfimprove_pipeline import stages
 from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.recipe.sources import Baseline
 from selfimprove_pipeline.stages import TABLE
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.survey import StageState, Survey, survey
@@ -76,7 +77,7 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
     num_translations = directions * spec.prompts.per_iteration
     match stage:
         case "evaluate":
-            return _evaluate_size(setting, len(stages.baselines_beside(index, spec)))
+            return _evaluate_size(setting, stages.baselines_beside(index, spec))
         case "judge":
             return _judge_size(setting, index)
         case "generate":
@@ -100,7 +101,7 @@ def _size(setting: Setting, index: int, stage: Stage) -> tuple[int, int, int, in
             return 0, 0, 0, 1 if prompts else 0
 
 
-def _evaluate_size(setting: Setting, num_baselines: int) -> tuple[int, int, int, int]:
+def _evaluate_size(setting: Setting, baselines: Sequence[Baseline]) -> tuple[int, int, int, int]:
     limits: dict[str, int | None] = {
         suite.name: suite.max_tokens for suite in setting.spec.evaluation.suites
     }
@@ -109,19 +110,25 @@ def _evaluate_size(setting: Setting, num_baselines: int) -> tuple[int, int, int,
     characters = sum(len(row.prompt) for found in suites.values() for row in found)
     default = setting.spec.generation.max_tokens
     limit = sum(len(found) * (limits[name] or default) for (name, _), found in suites.items())
-    times = 1 + num_baselines
+    times = 1 + len(baselines)
     tokens = times * characters // CHARACTERS_PER_TOKEN
-    return times * rows, tokens, times * limit, times * len(suites)
+    # How much lm-eval asks for its tasks is not known without it.
+    num_tasks = len(setting.tasks) * (2 if stages.SFT in baselines else 1)
+    return times * rows, tokens, times * limit, times * len(suites) + num_tasks
 
 
 def _judge_size(setting: Setting, index: int) -> tuple[int, int, int, int]:
     """Return the questions, at most, as rows; what a judge counts as tokens is not known here."""
     judge = setting.spec.evaluation.judge
-    judged = setting.iteration(index, setting.base).opponents
+    iteration = setting.iteration(index, setting.base)
+    judged = stages.judged_suites(iteration)
     answering = 1 + len(stages.baselines_beside(index, setting.spec))
     orders = 2 if judge and judge.positions == "both" else 1
-    rows = sum(len(setting.suites[name]) for name in judged)
-    return answering * orders * rows, 0, 0, answering * len(judged)
+    rows = sum(
+        len(setting.suites[name]) * (orders if name in iteration.opponents else 1)
+        for name in judged
+    )
+    return answering * rows, 0, 0, answering * len(judged)
 
 
 def _grades_size(setting: Setting) -> tuple[int, int, int, int]:

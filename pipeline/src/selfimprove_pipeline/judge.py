@@ -223,6 +223,11 @@ def notes(run: recipe.Run) -> list[str]:
     evaluation = run.spec.evaluation
     if evaluation.baselines and not evaluation.suites:
         ignored.append("spec.evaluation.baselines: without suites nothing is measured of them")
+    if evaluation.suites and evaluation.suites[0].has_tasks:
+        ignored.append(
+            "spec.evaluation.suites: nlp stands first, so that there is neither gain nor gate; "
+            "put a suite with languages before it"
+        )
     return only_here + only_there + ignored
 
 
@@ -232,12 +237,9 @@ def _uris(run: recipe.Run) -> list[tuple[Path_, str]]:
         (("spec", "model", "uri"), run.spec.model.uri),
         (("spec", "prompts", "uri"), run.spec.prompts.uri),
         *(
-            (("spec", "evaluation", "suites", index, "uri"), suite.uri)
+            (("spec", "evaluation", "suites", index, name), uri)
             for index, suite in enumerate(run.spec.evaluation.suites)
-        ),
-        *(
-            (("spec", "evaluation", "suites", index, "referenceUri"), suite.reference_uri)
-            for index, suite in enumerate(run.spec.evaluation.suites)
-            if suite.reference_uri is not None
+            for name, uri in (("uri", suite.uri), ("referenceUri", suite.reference_uri))
+            if uri is not None
         ),
     ]

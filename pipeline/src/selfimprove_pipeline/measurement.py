@@ -46,19 +46,21 @@ def evaluate(arguments: Namespace, console: Console) -> None:
     done = launcher.run(arguments, setting)
     console.print(f"{arguments.model}: {done.summary}", markup=False, soft_wrap=True)
     (entry,) = done.index.iterations
+    evaluated = show.manifests_of("evaluate", entry, setting.repository)
     found = assessment.gather(
         setting.repository,
         arguments.model,
         entry.model_digest,
-        show.manifests_of("evaluate", entry, setting.repository),
+        evaluated,
         setting.spec,
     )
     verdicts = show.manifests_of("judge", entry, setting.repository)
-    found = assessment.with_verdicts(found, verdicts)
+    found = assessment.with_verdicts(assessment.with_results(found, evaluated), verdicts)
     for one in found.suites:
         for title, sheet in handouts.assessment_sheets(one):
             console.print(of_sheet(title, sheet))
     files = {**_assessment_files(found), **_outputs(found, setting.spec.evaluation.suites)}
+    files |= _results(setting, evaluated)
     _write(folder, {**files, **_annotations(found, setting, verdicts)}, console)
 
 
@@ -117,6 +119,19 @@ def _outputs(found: Assessment, suites: Sequence[Suite]) -> dict[str, bytes]:
         f"alpaca-eval/{suite}/{language}.json": alpaca.model_outputs(rows, suite, found.label)
         for (suite, language), rows in found.rows.items()
         if suite in names
+    }
+
+
+def _results(setting: Setting, manifests: Mapping[str, Manifest]) -> dict[str, bytes]:
+    """Return what lm-eval tells of its tasks, in its own format."""
+    of_tasks = {
+        part.partition(".")[0]: manifest
+        for part, manifest in manifests.items()
+        if part.partition(".")[2] == stages.TASKS
+    }
+    return {
+        f"lm-eval/{suite}.json": setting.repository.content(manifest, stages.RESULTS)
+        for suite, manifest in of_tasks.items()
     }
 
 

@@ -107,7 +107,7 @@ def _parsed(line: bytes) -> tuple[str, Prompt | None]:
     if problem:
         return problem, None
     answer = value.get("answer")
-    if not (answer is None or (isinstance(answer, str) and _is_text(answer))):
+    if not (answer is None or is_text(answer)):
         return f"expected answer to be text, found {json.dumps(answer)}", None
     return "", Prompt(id=value["id"], prompt=value["prompt"], answer=answer)
 
@@ -127,14 +127,14 @@ def texts(line: bytes, keys: Sequence[str]) -> tuple[str, dict[str, Any]]:
             return f"expected the text field {key}, found {json.dumps(value.get(key))}", {}
         if not value[key].strip():
             return f"expected a {key} with text, found an empty one", {}
-        if not _is_text(value[key]):
+        if not is_text(value[key]):
             return f"expected a {key} in Unicode, found half of a surrogate pair", {}
     return "", value
 
 
-def _is_text(value: str) -> bool:
-    """Return whether a string can be written: JSON may hold half of a surrogate pair."""
-    return not any("\ud800" <= character <= "\udfff" for character in value)
+def is_text(value: Any) -> bool:
+    """Return whether a value is text that can be written: JSON may hold half a surrogate pair."""
+    return isinstance(value, str) and not any("\ud800" <= char <= "\udfff" for char in value)
 
 
 def _doubled_ids(name: str, rows: Sequence[tuple[int, Prompt]]) -> Iterator[str]:
@@ -190,4 +190,10 @@ def raise_if_any(mistakes: Sequence[str]) -> None:
 
 def suite_digest(rows: Sequence[Prompt]) -> str:
     """Return the digest of a suite's rows, gold answers included."""
-    return artifacts.digest([[row.id, row.prompt, row.answer] for row in rows])
+    return artifacts.digest([_whole(row) for row in rows])
+
+
+def _whole(row: Prompt) -> list[str | None]:
+    """Return everything that a row holds; most have no more than a prompt and its answer."""
+    rest = [row.follows, row.reference]
+    return [row.id, row.prompt, row.answer, *(rest if any(rest) else ())]

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
-from selfimprove_pipeline.artifacts import Ballot, Grading, Message
+from selfimprove_pipeline.artifacts import Ballot, Grade, Grading, Message, Score, Verdict
 from selfimprove_pipeline.engine import Completion
 
 Place = Literal["first", "second"]
@@ -45,7 +45,14 @@ def question(identifier: str, place: Place, content: str, max_tokens: int) -> Qu
     return Question(key=f"{place}:{identifier}", messages=(message,), max_tokens=max_tokens)
 
 
-def cost(said: Sequence[Ballot | Grading]) -> dict[str, int]:
+def said_of(row: Verdict | Score | Grade) -> tuple[Ballot | Grading | Grade, ...]:
+    """Return the judge's answers that a row holds."""
+    if isinstance(row, Grade):
+        return () if row.rule else (row,)
+    return tuple(one for one in (row.first, row.second) if one is not None)
+
+
+def cost(said: Sequence[Ballot | Grading | Grade]) -> dict[str, int]:
     """Return how much was asked for some answers of a judge, as manifests count it."""
     return {
         "questions": len(said),

@@ -140,12 +140,24 @@ def evaluation(
     suites: dict[str, dict[str, Any]] = {}
     for part, manifest in sorted(manifests.items()):
         suite, language = part.split(".", 1)
+        if language == stages.TASKS:
+            suites.setdefault(suite, {}).update(_by_task(manifest.measures))
+            continue
         suites.setdefault(suite, {})[language] = {**manifest.measures, "n": manifest.rows}
     for part, manifest in judged.items():
         suite, language = part.split(".", 1)
         told = {name: manifest.counts[name] for name in ("judged", "malformed")}
         suites.setdefault(suite, {}).setdefault(language, {}).update({**manifest.measures, **told})
     return suites
+
+
+def _by_task(measures: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return what lm-eval tells, by task."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in measures.items():
+        task, _, metric = name.rpartition("/")
+        found.setdefault(task, {})[metric] = value
+    return found
 
 
 def gain_of(
@@ -204,8 +216,11 @@ def key_numbers(found: Mapping[str, Any]) -> list[str]:
 
 
 def _score(measures: Mapping[str, float], counts_languages: bool) -> str:
-    if "winRate" in measures:
-        low, high = measures["winRateLow"], measures["winRateHigh"]
-        return f"{measures['winRate']:.3f} [{low:.3f}, {high:.3f}] (n {measures['judged']:.0f})"
+    for name in ("winRate", "grade"):
+        if name in measures:
+            low, high = measures[f"{name}Low"], measures[f"{name}High"]
+            return f"{measures[name]:.3f} [{low:.3f}, {high:.3f}] (n {measures['judged']:.0f})"
     name = "score" if "score" in measures and not counts_languages else "offTarget"
+    if name not in measures:  # a task of lm-eval without a metric of its documents
+        name = next(iter(measures))
     return f"{measures[name]:.3f} (n {measures['n']:.0f})"

@@ -57,6 +57,20 @@ first iteration makes of M0 beside M1."""
 _OF_PAIRS: Final = ("training.beta", "training.nllWeight")
 """Fields of `train` that the NLL alone does not depend on."""
 
+_OF_TASKS: Final = ("tasks", "numFewshot", "applyChatTemplate")
+"""Fields of a suite that only tasks of lm-eval have."""
+
+_OF_ANY_TEXT: Final = (
+    "model.dtype",
+    "chat.template",
+    "chat.templateKwargs",
+    "inference.tensorParallelSize",
+    "inference.dtype",
+    "inference.maxModelLen",
+    "inference.extraArgs",
+)
+"""Fields of `evaluate` that also decide what lm-eval is told, which writes its prompts itself."""
+
 MEASURING: Final[tuple[Stage, ...]] = ("evaluate", "gate", "judge")
 """Stages of the last model, which is measured and nothing else."""
 
@@ -74,6 +88,15 @@ QUESTION: Final = "1"
 
 READING: Final = "2"
 """Version of how a text is compared with a gold answer; a change raises it. 1 was whole texts."""
+
+HARNESS: Final = "0.4.13"
+"""Version of lm-eval whose tasks a suite runs, as pyproject.toml pins it."""
+
+RESULTS: Final = "results.json"
+"""File of such a suite's artifact with the results as lm-eval tells them."""
+
+TASKS: Final = "tasks"
+"""Stands for the language in the part of a suite that has tasks of lm-eval."""
 
 DIFFICULTY: Final = "difficulty"
 """Input of a judged part that changes what its verdicts amount to, and not the verdicts."""
@@ -257,6 +280,8 @@ def _evaluate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]] | 
         if model is None:
             return None
         for (suite, language), rows in iteration.suites.items():
+            if language == TASKS and baseline == "languageInstruction":
+                continue  # which words prompts, not tasks
             part = suite_part(suite, language, baseline)
             found[part] = {"model": model, "suite": rows}
     return found
@@ -280,16 +305,29 @@ def is_gated(spec: Spec) -> bool:
 
 
 def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[str, str]] | None:
+    if None in iteration.opponents.values():
+        return None
     found = {}
-    for (suite, language), opponent in iteration.opponents.items():
-        if opponent is None:
-            return None
+    for suite, language in judged_suites(iteration):
+        opponent = iteration.opponents.get((suite, language))
         difficulty = iteration.difficulties.get((suite, language))
-        more = {} if difficulty is None else {DIFFICULTY: difficulty}
+        # A judge that grades may be shown good answers, which stand beside the questions.
+        more = {"questions": iteration.suites[suite, language]}
+        if opponent is not None:
+            more = {"opponent": opponent}
+        if difficulty is not None:
+            more[DIFFICULTY] = difficulty
         for baseline in (None, *baselines_beside(iteration.index, iteration.spec)):
             part = suite_part(suite, language, baseline)
-            found[part] = {"answers": done["evaluate", part], "opponent": opponent, **more}
+            found[part] = {"answers": done["evaluate", part], **more}
     return found
+
+
+def judged_suites(iteration: Iteration) -> tuple[tuple[str, str], ...]:
+    """Return the suites and languages whose answers a judge compares with others, or grades."""
+    graded = {suite.name for suite in iteration.spec.evaluation.suites if suite.has_turns}
+    own = tuple(place for place in iteration.suites if place[0] in graded)
+    return (*iteration.opponents, *own)
 
 
 def _generate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
@@ -385,6 +423,11 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
         own = recipe.fields_of(suite, stage)
         if suite.languages is None:
             own.pop("languages")  # the keys are those from before suites had any
+        if suite.has_tasks:
+            values = {path: value for path, value in values.items() if path in _OF_ANY_TEXT}
+            own["harness"] = HARNESS
+        else:  # the keys are those from before there were tasks
+            own = {path: value for path, value in own.items() if path not in _OF_TASKS}
         values |= {f"suite.{path}": value for path, value in own.items()}
         if (baseline := baseline_of(part)) is not None:
             values["baseline"] = baseline

@@ -31,9 +31,9 @@ class Interval:
 
 @dataclass(frozen=True)
 class Rate:
-    """A share of rows: how many of them have a property."""
+    """A share of rows: how many of them have a property, or the sum of values from 0 to 1."""
 
-    successes: int
+    successes: float
     n: int
 
     @property

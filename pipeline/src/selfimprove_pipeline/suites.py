@@ -8,7 +8,8 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
-from selfimprove_pipeline import alpaca, mgsm, prompts
+from selfimprove_pipeline import alpaca, artifacts, extensions, mgsm, mt_bench, prompts
+from selfimprove_pipeline.artifacts import Prompt
 from selfimprove_pipeline.prompts import Parallel
 from selfimprove_pipeline.recipe import LANGUAGE_PATTERN, Suite
 
@@ -23,13 +24,33 @@ def read(
 
     `read_file` returns the content of a URI, None where nothing is.
     """
+    uri = suite.uri or ""  # only tasks of lm-eval may have none
+    if suite.package is not None:
+        return extensions.read(suite.package, uri, languages, read_file)
     if suite.has_numbers:
-        return mgsm.read(suite.uri, languages, read_file)
+        return mgsm.read(uri, languages, read_file)
     if suite.has_references:
-        return alpaca.read(suite.uri, languages, read_file)
-    folder = suite.uri.rstrip("/")
+        return alpaca.read(uri, languages, read_file)
+    if suite.has_turns:
+        return mt_bench.read(uri, languages, read_file)
+    folder = uri.rstrip("/")
     files = {language: read_file(f"{folder}/{NAME.format(language)}") for language in languages}
-    return prompts.read(files, suite.uri, needs_answers=suite.needs_answers)
+    return prompts.read(files, uri, needs_answers=suite.needs_answers)
+
+
+def digest(suite: Suite, rows: Sequence[Prompt]) -> str:
+    """Return the digest of what a suite asks, and of the package that scores the answers."""
+    own = prompts.suite_digest(rows)
+    if suite.package is None:
+        return own
+    return artifacts.digest([own, extensions.version(suite.package)])
+
+
+def first(rows: Sequence[Prompt], limit: int | None) -> tuple[Prompt, ...]:
+    """Return the first rows of a suite, all without a limit; whole conversations count as one."""
+    beginnings = [row.id for row in rows if row.follows is None]
+    kept = set(beginnings[:limit])
+    return tuple(row for row in rows if (row.follows or row.id) in kept)
 
 
 def languages_of(kind: str, names: Iterable[str]) -> set[str]:

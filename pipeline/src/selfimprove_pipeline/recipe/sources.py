@@ -1,6 +1,6 @@
 """Where a run's inputs come from and where its artifacts go."""
 
-from typing import Annotated, Final, Literal, Self, get_args
+from typing import Annotated, Final, Literal, Self
 
 from pydantic import Field, StringConstraints, model_validator
 
@@ -151,9 +151,18 @@ class Storage(Part):
     is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
 
 
-SuiteKind = Literal["exactMatch", "offTarget", "mgsm", "xAlpacaEval", "headToHead"]
-
-SUITE_KINDS: Final[tuple[SuiteKind, ...]] = get_args(SuiteKind)
+SUITE_KINDS: Final = (
+    "exactMatch",
+    "offTarget",
+    "mgsm",
+    "xAlpacaEval",
+    "headToHead",
+    "mtBench",
+    "nlp",
+)
+"""The kinds of suites that are built in."""
+_KINDS: Final = f"[{', '.join(repr(kind) for kind in SUITE_KINDS)}]"
+_KIND: Final = "(has(self.kind) ? self.kind : self.name)"
 
 
 class Suite(Part):
@@ -161,13 +170,23 @@ class Suite(Part):
 
     rules = (
         Rule(
-            "has(self.kind)"
-            " || self.name in ['exactMatch', 'offTarget', 'mgsm', 'xAlpacaEval', 'headToHead']",
-            "expected kind with another name, found none",
+            f"has(self.kind) ? (self.kind in {_KINDS} || self.kind.contains('/'))"
+            f" : self.name in {_KINDS}",
+            f"expected kind or name one of {', '.join(SUITE_KINDS)}, or kind PACKAGE/NAME",
         ),
         Rule(
-            "((has(self.kind) ? self.kind : self.name) == 'xAlpacaEval') == has(self.referenceUri)",
+            f"({_KIND} == 'xAlpacaEval') == has(self.referenceUri)",
             "expected referenceUri exactly with xAlpacaEval",
+        ),
+        Rule(
+            f"has(self.uri) || ({_KIND} == 'nlp' && has(self.tasks))",
+            "expected uri; only nlp with tasks has none",
+        ),
+        Rule(
+            f"{_KIND} == 'nlp' ? !has(self.languages) && !has(self.maxTokens)"
+            " : !has(self.tasks) && !has(self.numFewshot) && !has(self.applyChatTemplate)",
+            "expected tasks, numFewshot and applyChatTemplate with nlp alone, and there neither"
+            " languages nor maxTokens",
         ),
     )
 
@@ -177,14 +196,25 @@ class Suite(Part):
     ]
     """name of the suite, once a run."""
 
-    kind: Annotated[SuiteKind | None, affects("evaluate")] = None
+    kind: Annotated[
+        Annotated[
+            str,
+            StringConstraints(
+                max_length=127, pattern=r"^[A-Za-z][A-Za-z0-9_.-]*(/[A-Za-z][A-Za-z0-9-]*)?$"
+            ),
+        ]
+        | None,
+        affects("evaluate"),
+    ] = None
     """kind of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
     the wrong language, `mgsm` compares numbers; the judge compares with references
-    (`xAlpacaEval`) or with M0 (`headToHead`). Unset means the name."""
+    (`xAlpacaEval`) or with M0 (`headToHead`), or grades two turns (`mtBench`); `nlp` runs tasks of
+    lm-eval; PACKAGE/NAME is an installed one. Unset means the name."""
 
-    uri: ObjectUri
+    uri: ObjectUri | None = None
     """uri of the folder with one file a language: `<language>.jsonl`, for `mgsm` also the
-    owners' files, for `xAlpacaEval` `<language>.json` in alpaca-eval's format."""
+    owners' files, for `xAlpacaEval` `<language>.json` in alpaca-eval's format, for `mtBench`
+    FastChat's questions; for `nlp` lm-eval's task files and their data."""
 
     reference_uri: ObjectUri | None = None
     """referenceUri of the outputs that `xAlpacaEval` compares with, `<language>.json` as well."""
@@ -203,11 +233,49 @@ class Suite(Part):
     ] = None
     """languages of the suite, also such as are not trained. Unset means the run's."""
 
+    tasks: Annotated[
+        Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] | None, affects("evaluate")
+    ] = None
+    """tasks, groups and tags of lm-eval for `nlp`. Unset means all of the folder."""
+
+    num_fewshot: Annotated[Annotated[int, Field(ge=0, le=100)] | None, affects("evaluate")] = None
+    """numFewshot examples before each question of `nlp`. Unset means what a task says."""
+
+    apply_chat_template: Annotated[bool | None, affects("evaluate")] = None
+    """applyChatTemplate to the questions of `nlp`. Unset means false."""
+
     @model_validator(mode="after")
     def _kind_is_known(self) -> Self:
-        if self.kind is None and self.name not in SUITE_KINDS:
-            kinds = f"{', '.join(SUITE_KINDS[:-1])} or {SUITE_KINDS[-1]}"
-            msg = f"expected kind ({kinds}) with the name {self.name}, found none"
+        kind = self._kind
+        if kind not in SUITE_KINDS and (self.kind is None or "/" not in kind):
+            kinds = f"{', '.join(SUITE_KINDS)} or PACKAGE/NAME"
+            found = f"the name {self.name} alone" if self.kind is None else kind
+            msg = f"expected kind ({kinds}), found {found}"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _has_a_source(self) -> Self:
+        if self.uri is None and not (self.has_tasks and self.tasks):
+            msg = "expected uri, found none; only nlp with tasks has none"
+            raise ValueError(msg)
+        return self
+
+    @model_validator(mode="after")
+    def _tasks_are_of_lm_eval(self) -> Self:
+        of_tasks = {
+            "tasks": self.tasks,
+            "numFewshot": self.num_fewshot,
+            "applyChatTemplate": self.apply_chat_template,
+        }
+        of_languages = {"languages": self.languages, "maxTokens": self.max_tokens}
+        foreign = of_languages if self.has_tasks else of_tasks
+        found = [name for name, value in foreign.items() if value is not None]
+        if found:
+            where = (
+                "not with nlp, whose tasks have their own" if self.has_tasks else "with nlp alone"
+            )
+            msg = f"expected {', '.join(foreign)} {where}, found {found[0]}"
             raise ValueError(msg)
         return self
 
@@ -248,9 +316,24 @@ class Suite(Part):
         return self._kind == "xAlpacaEval"
 
     @property
+    def has_turns(self) -> bool:
+        """Whether a question has a second turn, and the judge grades each answer."""
+        return self._kind == "mtBench"
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether it has tasks of lm-eval in the place of languages."""
+        return self._kind == "nlp"
+
+    @property
+    def package(self) -> str | None:
+        """The kind where another package brings it, None of one that is built in."""
+        return self._kind if "/" in self._kind else None
+
+    @property
     def is_judged(self) -> bool:
-        """Whether a judge compares the answers with others."""
-        return self.has_references or self._kind == "headToHead"
+        """Whether a judge compares the answers with others, or grades them."""
+        return self._kind in ("xAlpacaEval", "headToHead", "mtBench")
 
 
 Price = Annotated[float, Field(ge=0, le=1e6)]
@@ -328,8 +411,8 @@ class Evaluation(Part):
         ),
         Rule(
             "has(self.judge) || !has(self.suites) || self.suites.all(a,"
-            " !((has(a.kind) ? a.kind : a.name) in ['xAlpacaEval', 'headToHead']))",
-            "expected judge with the suites xAlpacaEval and headToHead",
+            " !((has(a.kind) ? a.kind : a.name) in ['xAlpacaEval', 'headToHead', 'mtBench']))",
+            "expected judge with the suites xAlpacaEval, headToHead and mtBench",
         ),
         Rule(
             "!has(self.baselines) || self.baselines.all(a, self.baselines.exists_one(b, b == a))",
@@ -345,7 +428,7 @@ class Evaluation(Part):
     language to answer in it; `sft` is M0, trained on the chosen texts of its pairs alone."""
 
     judge: Judge | None = None
-    """judge of the suites xAlpacaEval and headToHead, and of pairs."""
+    """judge of the suites xAlpacaEval, headToHead and mtBench, and of pairs."""
 
     @model_validator(mode="after")
     def _each_name_once(self) -> Self:

@@ -73,7 +73,9 @@ def gather(
     rows: dict[tuple[str, str], Sequence[Evaluated]] = {}
     for part, manifest in manifests.items():
         suite, language = part.split(".", 1)
-        rows[suite, language] = repository.rows(manifest, artifacts.Evaluated)
+        found = repository.rows(manifest, artifacts.Evaluated)
+        for tag, by_id in evaluation.by_language(language, found):
+            rows[suite, tag] = tuple(by_id.values())
     measured = {suite for suite, _ in rows}
     return Assessment(
         label=label,
@@ -86,6 +88,16 @@ def gather(
         rows=rows,
         keys={part: manifest.key for part, manifest in manifests.items()},
     )
+
+
+def with_results(found: Assessment, manifests: Mapping[str, Manifest]) -> Assessment:
+    """Return an assessment with what lm-eval tells of the tasks of its suites."""
+    parts = [(0, part, manifest) for part, manifest in manifests.items()]
+    suites = (
+        replace(one, suite=replace(one.suite, results=evaluation.results(one.suite.name, parts)))
+        for one in found.suites
+    )
+    return replace(found, suites=tuple(suites))
 
 
 def with_verdicts(found: Assessment, manifests: Mapping[str, Manifest]) -> Assessment:
@@ -106,7 +118,8 @@ def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAs
     }
     story = evaluation.suite_story(suite, languages, answers)
     ordered = (*languages.others, languages.dominant)
-    tags = tuple(tag for tag in ordered if (0, tag) in story.measured)
+    every = story.languages or () if suite.has_tasks else ordered
+    tags = tuple(tag for tag in every if (0, tag) in story.measured)
     values = [contrast.values_of(answers[suite.name, 0, tag], story.measure) for tag in tags]
     return SuiteAssessment(
         suite=story,
@@ -114,7 +127,7 @@ def suite_assessment(suite: Suite, rows: Parts, languages: Languages) -> SuiteAs
         unseen=tuple(
             tag
             for tag in suite.languages_in(languages)
-            if tag not in ordered and (0, tag) in story.measured
+            if tag not in ordered and (0, tag) in story.measured and not suite.has_tasks
         ),
         mean=_mean([found for found in values if found]),
     )

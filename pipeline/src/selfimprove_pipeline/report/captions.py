@@ -25,6 +25,7 @@ JUDGED = (
     "prompts, asked in both orders, at which the judge preferred a place: those are ties. "
     "Malformed answers of the judge decide nothing."
 )
+GRADED = "Malformed answers of the judge grade nothing, and their conversations are in no mean."
 OUTCOMES = "Win, tie and lose from left to right, in percent of the prompts that were decided."
 GAINED = "Change by language with its 95 % interval; a filled point is a clear change."
 LENGTHS = (

@@ -128,11 +128,11 @@ def _rates(story: Story, suite: SuiteStory, language: str, top: float) -> Rates:
 
 
 def round_up(value: float) -> float:
-    """Return the next fifth, at most one; a tenth for small rates."""
-    for top in (0.1, 0.2, 0.4, 0.6, 0.8):
+    """Return the next fifth of one, of ten for grades beyond one; a tenth for small rates."""
+    for top in (0.1, 0.2, 0.4, 0.6, 0.8, 1.0, 2.0, 4.0, 6.0, 8.0):
         if value <= top:
             return top
-    return 1.0
+    return 10.0
 
 
 CURVES: tuple[tuple[str, str, Callable[[Step], float | None]], ...] = (

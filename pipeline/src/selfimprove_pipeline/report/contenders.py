@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+from selfimprove_pipeline import stages
 from selfimprove_pipeline.artifacts import Evaluated, Index, IterationIndex, Manifest
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.report.comparison import Comparison, suite_contrast
+from selfimprove_pipeline.report import evaluation
+from selfimprove_pipeline.report.comparison import Answers, Comparison, suite_contrast
 from selfimprove_pipeline.report.story import Judged
 from selfimprove_pipeline.store.repository import Repository
 
@@ -53,10 +55,7 @@ def compare(a: Contender, b: Contender, duels: Sequence[Judged] = ()) -> Compari
     both = chosen(a, b)
     notes = list(_one_sided(a, b))
     notes += _unlike(both)
-    rows = {
-        part: (_rows(a.repository, pair[0]), _rows(b.repository, pair[1]))
-        for part, pair in both.items()
-    }
+    rows = {part: found for place, pair in both.items() for part, found in _rows(a, b, place, pair)}
     names = dict.fromkeys(suite for suite, _ in both)
     unseen = _unseen(both)
     kinds: dict[str, set[str]] = defaultdict(set)
@@ -113,13 +112,16 @@ def _in_both(a: Contender, b: Contender) -> list[tuple[str, str]]:
 
 
 def _place(language: str, manifest: Manifest) -> int:
+    if language == stages.TASKS:
+        return 0
     own = manifest.recipe.get("suite.languages") or ()
     return [*_trained(manifest), *own].index(language)
 
 
 def _trained(manifest: Manifest) -> tuple[str, ...]:
     """Return the languages of the recipe under which an evaluation was made."""
-    return (*manifest.recipe["languages.others"], manifest.recipe["languages.dominant"])
+    others = manifest.recipe.get("languages.others", ())  # tasks of lm-eval have none
+    return tuple(tag for tag in (*others, manifest.recipe.get("languages.dominant")) if tag)
 
 
 def _unseen(chosen: Mapping[tuple[str, str], tuple[Manifest, Manifest]]) -> set[tuple[str, str]]:
@@ -177,5 +179,14 @@ def _differences(a: Manifest, b: Manifest) -> dict[str, tuple[Any, Any]]:
     return {name: pair for name, pair in pairs.items() if pair[0] != pair[1]}
 
 
-def _rows(repository: Repository, manifest: Manifest) -> dict[str, Evaluated]:
-    return {row.id: row for row in repository.rows(manifest, Evaluated)}
+def _rows(
+    a: Contender, b: Contender, place: tuple[str, str], pair: tuple[Manifest, Manifest]
+) -> Iterator[tuple[tuple[str, str], tuple[Answers, Answers]]]:
+    """Yield the answers of both by suite and language, of lm-eval's tasks by suite and task."""
+    suite, language = place
+    of_a, of_b = (
+        dict(evaluation.by_language(language, side.repository.rows(manifest, Evaluated)))
+        for side, manifest in zip((a, b), pair, strict=True)
+    )
+    for tag, answers in of_a.items():
+        yield (suite, tag), (answers, of_b.get(tag, {}))

@@ -4,10 +4,12 @@ Pure: rows in, parts of the story out. A change is measured on the same prompts 
 models, so the interval is the paired one of `statistics`.
 """
 
+import math
 import random
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+from selfimprove_pipeline import stages
 from selfimprove_pipeline.artifacts import Evaluated, Manifest
 from selfimprove_pipeline.contrast import (
     are_identified,
@@ -22,6 +24,7 @@ from selfimprove_pipeline.recipe import Languages, Spec, Suite
 from selfimprove_pipeline.report.story import (
     BaselineStory,
     Change,
+    Entry,
     Judged,
     Measured,
     Sample,
@@ -40,6 +43,16 @@ Values = Mapping[tuple[int, str], Mapping[str, float]]
 """What a measure says of each id, by model and language."""
 
 
+def by_language(
+    language: str, rows: Sequence[Evaluated]
+) -> Iterator[tuple[str, dict[str, Evaluated]]]:
+    """Yield the rows of a part of `evaluate` by id: of one language, or of each task of lm-eval."""
+    tags = dict.fromkeys(row.language for row in rows) if language == stages.TASKS else [language]
+    for tag in tags:
+        own = (row for row in rows if language != stages.TASKS or row.language == tag)
+        yield tag, {row.id: row for row in own}
+
+
 def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteStory:
     """Return what the answers to one suite amount to, for all models that have some."""
     rows = {
@@ -51,21 +64,39 @@ def suite_story(suite: Suite, languages: Languages, answers: Answers) -> SuiteSt
         (row for by_id in rows.values() for row in by_id.values()),
         counts_languages=suite.counts_languages,
     )
+    tags = suite.languages_in(languages)
+    if suite.has_tasks:
+        measure, tags = "score", tuple(dict.fromkeys(tag for _, tag in rows))
     values = {place: values_of(by_id, measure) for place, by_id in rows.items()}
     models = sorted({model for model, _ in rows})
     return SuiteStory(
         name=suite.name,
         kind=suite.kind,
         measure=measure,
-        languages=None if suite.languages is None else suite.languages_in(languages),
+        languages=tags if suite.has_tasks or suite.languages else None,
         measured={place: measured(by_id.values()) for place, by_id in rows.items()},
         means={
             model: mean_of([values[model, language] for language in languages.others])
             for model in models
             if are_in(values, model, languages.others)
         },
-        changes=tuple(changes_of(values, models, languages, suite.languages_in(languages))),
+        changes=tuple(changes_of(values, models, languages, tags)),
     )
+
+
+def results(
+    name: str, parts: Iterable[tuple[int, str, Manifest]]
+) -> dict[tuple[Entry, str], dict[str, float]]:
+    """Return all that lm-eval tells of the tasks of a suite, nothing of another suite."""
+    found: dict[tuple[Entry, str], dict[str, float]] = {}
+    for iteration, part, manifest in parts:
+        suite, _, language = part.partition(".")
+        if language == stages.TASKS and suite.partition("+")[0] == name:
+            for measure, value in manifest.measures.items():
+                task, _, metric = measure.rpartition("/")
+                entry = stages.baseline_of(part) or iteration
+                found.setdefault((entry, task), {})[metric] = value
+    return found
 
 
 def with_baselines(story: SuiteStory, suite: Suite, spec: Spec, answers: Answers) -> SuiteStory:
@@ -101,7 +132,7 @@ def measured(rows: Collection[Evaluated]) -> Measured:
     scores = [row.score for row in rows if row.score is not None]
     lengths = [len(row.completion) for row in rows]
     return Measured(
-        score=Rate(sum(score == 1 for score in scores), len(scores)) if scores else None,
+        score=Rate(math.fsum(scores), len(scores)) if scores else None,
         off_target=share(lambda row: row.is_off_target) if are_identified(rows) else None,
         evasive=share(lambda row: row.is_evasive),
         empty=share(lambda row: row.is_empty),

@@ -5,11 +5,12 @@ samples alone come from the suites themselves. Stands between `store.repository`
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import yaml
 
-from selfimprove_pipeline import artifacts, suites
-from selfimprove_pipeline.artifacts import Index, IterationIndex, Verdict
+from selfimprove_pipeline import stages, suites
+from selfimprove_pipeline.artifacts import Evaluated, Grade, Index, IterationIndex, Verdict
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe import Suite
 from selfimprove_pipeline.report import evaluation, judgements, making_of
@@ -58,6 +59,7 @@ def gather(reader: Reader, *, namespace: str | None, name: str) -> Story:
         versions=making_of.versions(run),
         recipe=yaml.safe_dump(index.recipe, allow_unicode=True, sort_keys=False),
         notes=(*_overlaps(index), *notes),
+        handouts=_handouts(run),
     )
 
 
@@ -68,11 +70,26 @@ def _suite(run: Source, suite: Suite, answers: Answers) -> SuiteStory:
         judged = evaluation.judged(iteration, part, manifest)
         name, _, baseline = judged.suite.partition("+")
         if name == suite.name:
-            rows = run.reader.rows(manifest, Verdict)
-            rulings[baseline or iteration, judged.language] = Ruling(judged, rows)
+            entry = baseline or iteration
+            if suite.has_turns:
+                found = Ruling(judged, grades=run.reader.rows(manifest, Grade))
+            else:
+                found = Ruling(judged, run.reader.rows(manifest, Verdict))
+            rulings[entry, judged.language] = found
     languages = run.spec.languages
     story = evaluation.suite_story(suite, languages, answers)
+    story = replace(story, results=evaluation.results(suite.name, run.of("evaluate")))
     return judgements.with_verdicts(story, suite, languages, rulings)
+
+
+def _handouts(run: Source) -> dict[str, str]:
+    """Return lm-eval's own results by the ending of their file's name."""
+    return {
+        f"{part.partition('.')[0]}.M{iteration}.lm-eval.json": content.decode()
+        for iteration, part, manifest in run.of("evaluate")
+        if part.partition(".")[2] == stages.TASKS
+        for content in [run.reader.content(manifest, stages.RESULTS)]
+    }
 
 
 def _overlaps(index: Index) -> Iterator[str]:
@@ -90,8 +107,9 @@ def _answers(run: Source) -> Answers:
     found: Answers = {}
     for iteration, part, manifest in run.of("evaluate"):
         suite, language = part.split(".", 1)
-        rows = run.reader.rows(manifest, artifacts.Evaluated)
-        found[suite, iteration, language] = {row.id: row for row in rows}
+        rows = run.reader.rows(manifest, Evaluated)
+        for tag, by_id in evaluation.by_language(language, rows):
+            found[suite, iteration, tag] = by_id
     return found
 
 
@@ -99,6 +117,8 @@ def _gold(run: Source) -> tuple[Mapping[str, Mapping[str, str]], tuple[str, ...]
     """Return the first suite's gold answers by language and id, or a note why there are none."""
     gold: dict[str, dict[str, str]] = {}
     for suite in run.spec.evaluation.suites[:1]:
+        if suite.has_tasks:
+            continue
         try:
             parallel = suites.read(
                 suite, suite.languages_in(run.spec.languages), run.reader.store.read

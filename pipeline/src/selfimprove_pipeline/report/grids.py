@@ -67,20 +67,21 @@ class Grid:
 
 
 def trained(story: Story, suite: SuiteStory) -> Grid:
-    """Return a suite in the run's languages, with the mean of the others and that of all."""
+    """Return a suite in the run's languages, with the mean of the others and that of all.
+
+    Tasks of lm-eval stand in the place of languages.
+    """
     tags = story.trained(suite)
     headings = [Cell(value=tag, aside="dominant" if tag == story.dominant else "") for tag in tags]
-    headings += [Cell(value="Mean", aside="of the others"), Cell(value="Mean", aside="of all")]
+    means = [_mean, _mean_of_all] if not suite.has_tasks else [_mean_of_all]
+    headings += [Cell(value="Mean", aside="of the others")] * (len(means) - 1)
+    headings += [Cell(value="Mean", aside="of all")]
     return Grid(
         headings=tuple(headings),
         rows=tuple(
             (
-                name_of(entry),
-                (
-                    *_cells(suite, entry, tags),
-                    _mean(story, suite, entry),
-                    _mean_of_all(story, suite, entry),
-                ),
+                wording.entry(entry),
+                (*_cells(suite, entry, tags), *(mean(story, suite, entry) for mean in means)),
             )
             for entry in entries(story, suite)
         ),
@@ -95,7 +96,8 @@ def unseen(story: Story, suite: SuiteStory) -> Grid | None:
     return Grid(
         headings=tuple(Cell(value=tag) for tag in tags),
         rows=tuple(
-            (name_of(entry), tuple(_cells(suite, entry, tags))) for entry in entries(story, suite)
+            (wording.entry(entry), tuple(_cells(suite, entry, tags)))
+            for entry in entries(story, suite)
         ),
     )
 
@@ -162,11 +164,6 @@ def entries(story: Story, suite: SuiteStory) -> tuple[Entry, ...]:
     return (*models, *told)
 
 
-def name_of(entry: Entry) -> str:
-    """Return the name of a row."""
-    return notation.model(entry) if isinstance(entry, int) else wording.BASELINES[entry]
-
-
 def _cells(suite: SuiteStory, entry: Entry, tags: Sequence[str]) -> Iterator[Cell]:
     for tag in tags:
         estimate = suite.estimate(entry, tag)
@@ -185,6 +182,8 @@ def _cells(suite: SuiteStory, entry: Entry, tags: Sequence[str]) -> Iterator[Cel
 
 def _value(suite: SuiteStory, entry: Entry, tag: str, value: float) -> tuple[str, str]:
     """Return a value and what stands in brackets behind it."""
+    if suite.shown == "grade":
+        return notation.rate(value), ""
     if suite.verdicts is not None:
         measures = suite.verdicts.judged[entry, tag].measures
         if suite.is_against_m0:
@@ -207,10 +206,11 @@ def _mean(story: Story, suite: SuiteStory, entry: Entry) -> Cell:
 
 
 def _mean_of_all(story: Story, suite: SuiteStory, entry: Entry) -> Cell:
-    """Return the mean that the paper has, over the dominant language too."""
-    found = [suite.estimate(entry, tag) for tag in story.languages]
+    """Return the mean that the paper has, over the dominant language too; or that of all tasks."""
+    tags = story.trained(suite) if suite.has_tasks else story.languages
+    found = [suite.estimate(entry, tag) for tag in tags]
     values = [estimate.value for estimate in found if estimate is not None]
-    if len(values) < len(found):
+    if len(values) < len(found) or not found:
         return Cell(value=wording.no_mean(story, suite))
     return Cell(value=notation.rate(fmean(values)))
 

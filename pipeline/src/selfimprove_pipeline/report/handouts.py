@@ -41,12 +41,18 @@ def assessment_sheets(found: SuiteAssessment) -> Iterator[tuple[str, Sheet]]:
             tuple(_language_cells(found, tag) for tag in found.unseen),
         )
     )
-    yield from _titled(found.suite.name, measure, *both)
+    if not found.suite.has_tasks:  # of which lm-eval tells more
+        yield from _titled(found.suite.name, measure, *both)
     judged = results.judged(found.judged, (*found.languages, *found.unseen))
-    if judged.rows:
-        rows = tuple(cells[1:] for cells in judged.rows)  # there is one model
-        title = f"{found.suite.name}: win, tie, lose"
-        yield title, replace(judged, texts=judged.texts[1:], rows=rows)
+    is_graded = judged.numbers == results.GRADED
+    more = (
+        ("grades" if is_graded else "win, tie, lose", judged),
+        ("all that lm-eval tells", results.harness(found.suite)),
+    )
+    for what, sheet in more:
+        if sheet.rows:
+            rows = tuple(cells[1:] for cells in sheet.rows)  # there is one model
+            yield f"{found.suite.name}: {what}", replace(sheet, texts=sheet.texts[1:], rows=rows)
 
 
 def comparison_sheets(found: SuiteContrast) -> Iterator[tuple[str, Sheet]]:

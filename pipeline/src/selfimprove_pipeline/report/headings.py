@@ -2,11 +2,13 @@
 
 from collections.abc import Iterator
 
-from selfimprove_pipeline.report.story import Story, SuiteStory
+from selfimprove_pipeline.report.story import Shown, Story, SuiteStory
 
 TITLES = {
     "xAlpacaEval": "X-AlpacaEval: win rate",
     "headToHead": "Head-to-head: win / tie / lose against M0",
+    "mtBench": "Multilingual MT-Bench: mean grade from 0 to 10",
+    "nlp": "Multilingual NLP benchmarks: tasks of lm-eval",
     "mgsm": "MGSM: accuracy, with the off-target rate in brackets",
     "exactMatch": "Exact match: right answers, with the off-target rate in brackets",
     "offTarget": "Off-target rate: answers in a wrong language",
@@ -27,7 +29,18 @@ CAPTIONS = {
         "the right ones."
     ),
     "offTarget": "Share of answers in a wrong language, then its interval: less is better.",
+    "grade": (
+        "Mean of what a judge gives the answers of both turns, from 0 to 10, then its interval "
+        "over conversations. An answer in a wrong language has 0."
+    ),
+    "nlp": (
+        "A column is a task, a value its acc_norm, or its first metric that each document has; "
+        "then the interval. All metrics, as lm-eval tells them, stand below."
+    ),
 }
+FULL: dict[Shown, str] = {"winRate": "Win, tie, lose in full", "grade": "Grades in full"}
+"""Headings of all that a judge said."""
+RESULTS = "All that lm-eval tells"
 PAPER = {
     "xAlpacaEval": "X-AlpacaEval win rates",
     "headToHead": "head-to-head win, tie and lose rates",
@@ -48,6 +61,8 @@ def caption(suite: SuiteStory) -> str:
     """Say what stands in the cells of a suite's table."""
     if suite.is_against_m0:
         return CAPTIONS["headToHead"]
+    if suite.has_tasks:
+        return CAPTIONS["nlp"]
     return CAPTIONS["xAlpacaEval" if suite.shown == "winRate" else suite.shown]
 
 

@@ -1,14 +1,16 @@
 """From the verdicts of a judge to what a suite shows: the arithmetic of `gather`, as `evaluation`.
 
 Pure: verdicts in, a part of the story out. A preference is a value between 0 and 1 for each
-prompt, so that two models' win rates against the same opponent have a paired difference.
+prompt, so that two models' win rates against the same opponent have a paired difference; so have
+the grades of conversations.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
 
-from selfimprove_pipeline.artifacts import Verdict
+from selfimprove_pipeline import turns
+from selfimprove_pipeline.artifacts import Grade, Verdict
 from selfimprove_pipeline.contrast import mean_of
 from selfimprove_pipeline.recipe import Languages, Suite
 from selfimprove_pipeline.report.evaluation import changes_of
@@ -17,6 +19,8 @@ from selfimprove_pipeline.verdicts import EVEN
 
 STEPS = 10
 """Preferences are tested as multiples of one tenth: halves are such, probabilities are rounded."""
+TURN_STEPS = 2
+"""The mean of two whole grades is a multiple of one half."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +28,18 @@ class Ruling:
     """The verdicts on one model's answers in one language, and what they came to."""
 
     judged: Judged
-    rows: Sequence[Verdict]
+    rows: Sequence[Verdict] = ()
+    grades: Sequence[Grade] = ()
+    """grades stand in the place of rows where a judge grades answers."""
 
     @property
     def preferences(self) -> dict[str, float]:
-        """The preference for the model's answer by prompt, of those that were decided."""
+        """The preference for the model's answer by prompt, of those that were decided.
+
+        Where a judge grades it is the mean grade, by conversation.
+        """
+        if self.grades:
+            return turns.by_conversation(self.grades)
         return {row.id: row.preference for row in self.rows if row.preference is not None}
 
 
@@ -47,16 +58,23 @@ def with_verdicts(
         if isinstance(entry, int)
     }
     means = _means(rulings, languages)
-    if not suite.has_references:
+    if not (suite.has_references or suite.has_turns):
         # M0 is the opponent itself: against its own answers all is even.
         everyone = {tag: ruling for (_, tag), ruling in _in_order(rulings)}
         values |= {(0, tag): _even(ruling) for tag, ruling in everyone.items()}
     models = sorted({model for model, _ in values})
     verdicts = Verdicts(
+        shown="grade" if suite.has_turns else "winRate",
         judged={place: ruling.judged for place, ruling in rulings.items()},
         means=means,
         changes=tuple(
-            changes_of(values, models, languages, suite.languages_in(languages), steps=STEPS)
+            changes_of(
+                values,
+                models,
+                languages,
+                suite.languages_in(languages),
+                steps=TURN_STEPS if suite.has_turns else STEPS,
+            )
         ),
         opponent_lengths={
             tag: fmean(row.opponent_characters for row in ruling.rows)

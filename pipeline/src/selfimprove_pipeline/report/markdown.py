@@ -89,10 +89,16 @@ def _suite(story: Story, suite: SuiteStory) -> list[str]:
         *_judged(story, suite),
         "### All changes",
         table(results.changes(suite)),
-        "### What the answers were like",
-        table(results.answers(story, suite)),
-        captions.EVASIVE,
+        *_answers(story, suite),
     ]
+
+
+def _answers(story: Story, suite: SuiteStory) -> list[str]:
+    """Return what the answers were like, or what lm-eval tells of the tasks that it has."""
+    if suite.has_tasks:
+        return [f"### {headings.RESULTS}", table(results.harness(suite))]
+    sheet = table(results.answers(story, suite))
+    return ["### What the answers were like", sheet, captions.EVASIVE]
 
 
 def _grid(found: Grid | None) -> list[str]:
@@ -111,7 +117,8 @@ def _judged(story: Story, suite: SuiteStory) -> list[str]:
         return []
     languages = (*story.trained(suite), *story.unseen(suite))
     sheet = results.judged(suite.verdicts.judged.values(), languages)
-    return ["### Win, tie, lose in full", table(sheet), captions.JUDGED]
+    caption = captions.GRADED if suite.shown == "grade" else captions.JUDGED
+    return [f"### {headings.FULL[suite.shown]}", table(sheet), caption]
 
 
 def _unseen(story: Story, suite: SuiteStory) -> list[str]:

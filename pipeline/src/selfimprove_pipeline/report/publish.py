@@ -14,6 +14,7 @@ def pages(story: Story) -> dict[str, str]:
         "csv": records.as_csv(list(run_records.rates(story))),
         "changes.csv": records.as_csv(list(run_records.changes(story))),
         "json": run_records.as_json(story),
+        **story.handouts,
     }
     return {ending: text for ending, text in found.items() if text}
 

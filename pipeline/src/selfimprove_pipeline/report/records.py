@@ -14,12 +14,13 @@ from selfimprove_pipeline.contrast import Contrast
 from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
-from selfimprove_pipeline.report.story import Judged, Measured
+from selfimprove_pipeline.report.story import Entry, Judged, Measured, SuiteStory
 from selfimprove_pipeline.statistics import Interval, Rate, wilson
 
 Record = Mapping[str, Any]
 
 SHARES = ("win", "tie", "lose")
+GRADES = ("grade", "gradeOfTurn1", "gradeOfTurn2")
 
 MEAN = "mean"
 """Stands for the language in the records of a mean over the languages."""
@@ -38,6 +39,7 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
                 }
         for verdicts in one.judged:
             yield from verdict_records(verdicts)
+        yield from ({"suite": one.suite.name, **found} for found in harness_records(one.suite, 0))
         if one.mean is not None:
             yield {
                 "suite": one.suite.name,
@@ -49,9 +51,19 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
             }
 
 
+def harness_records(suite: SuiteStory, entry: Entry) -> Iterator[Record]:
+    """Yield what lm-eval tells of a model or a baseline, without intervals."""
+    for (found, task), told in suite.results.items():
+        n = told.get("n")
+        for metric, value in told.items():
+            if found == entry and metric not in ("score", "n"):
+                of_metric = {"language": task, "measure": metric, "value": value}
+                yield {**of_metric, "n": None if n is None else int(n), **bounds(None)}
+
+
 def verdict_records(found: Judged) -> Iterator[Record]:
-    """Yield the win rate with its interval, then the shares."""
-    for measure in ("winRate", "lcWinRate", "win", "tie", "lose", "positionBias"):
+    """Yield the win rate with its interval, then the shares; or the mean grade, then the turns'."""
+    for measure in (*GRADES, "winRate", "lcWinRate", *SHARES, "positionBias"):
         if measure in found.measures:
             yield {
                 "suite": found.suite,
@@ -64,10 +76,11 @@ def verdict_records(found: Judged) -> Iterator[Record]:
 
 
 def interval_of(found: Judged, measure: str) -> Interval | None:
-    """Return the interval of a win rate, or of the share of wins, ties or losses."""
+    """Return the interval of a win rate or a mean grade, or of wins, ties or losses."""
     if measure in SHARES:
         return wilson(round(found.measures[measure] * found.decided), found.decided)
-    return found.estimate.interval if measure == "winRate" and found.estimate else None
+    is_shown = measure in ("winRate", "grade")
+    return found.estimate.interval if is_shown and found.estimate else None
 
 
 def comparison_records(found: Comparison) -> Iterator[Record]:

@@ -7,6 +7,10 @@ from selfimprove_pipeline.report.sheets import Cells, Sheet
 from selfimprove_pipeline.report.story import Change, Judged, Measured, Story, SuiteStory
 from selfimprove_pipeline.statistics import Interval
 
+STDERR = "_stderr"
+"""Ends the name of a metric's standard error in lm-eval."""
+OUR_OWN = ("score", "n")
+"""Measures of a task beside lm-eval's: the mean that its table shows, and its documents."""
 ANSWERS: Cells = (
     "Answers",
     "Right",
@@ -28,6 +32,8 @@ JUDGED: Cells = (
     "Malformed",
 )
 """Headings of what a judge said of the answers of one model in one language."""
+GRADED: Cells = ("Mean grade", "First turn", "Second turn", "Graded answers", "Malformed")
+"""The same of a judge that grades."""
 
 
 def changes(suite: SuiteStory) -> Sheet:
@@ -76,10 +82,34 @@ def judged(found: Iterable[Judged], languages: Sequence[str]) -> Sheet:
     """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
     own = [row for row in found if row.language in languages]
     ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
+    is_graded = any("grade" in row.measures for row in own)
+    cells = graded_cells if is_graded else judged_cells
     return Sheet(
         texts=("Model", "Language"),
-        numbers=JUDGED,
-        rows=tuple((notation.model(r.iteration), r.language, *judged_cells(r)) for r in ordered),
+        numbers=GRADED if is_graded else JUDGED,
+        rows=tuple((notation.model(r.iteration), r.language, *cells(r)) for r in ordered),
+        absent=wording.NOT_YET,
+    )
+
+
+def harness(suite: SuiteStory) -> Sheet:
+    """Return all that lm-eval tells, by model, task and metric; no rows of another suite."""
+    ordered = sorted(suite.results.items(), key=lambda item: (isinstance(item[0][0], str), item[0]))
+    return Sheet(
+        texts=("Model", "Task", "Metric"),
+        numbers=("Value", "Standard error"),
+        rows=tuple(
+            (
+                wording.entry(entry),
+                task,
+                metric,
+                notation.number(value),
+                notation.number(told.get(f"{metric}{STDERR}")),
+            )
+            for (entry, task), told in ordered
+            for metric, value in told.items()
+            if metric not in OUR_OWN and not metric.endswith(STDERR)
+        ),
         absent=wording.NOT_YET,
     )
 
@@ -106,6 +136,18 @@ def answer_cells(found: Measured) -> Cells:
         notation.count(found.empty.n),
         *(notation.rate(rate.value if rate else None) for rate in rates),
         notation.count(found.mean_length),
+    )
+
+
+def graded_cells(found: Judged) -> Cells:
+    """Return the cells below `GRADED`."""
+    estimate, turns = found.estimate, ("gradeOfTurn1", "gradeOfTurn2")
+    bounds = f" ({notation.interval(estimate.interval)})" if estimate else ""
+    return (
+        f"{notation.rate(estimate.value if estimate else None)}{bounds}",
+        *(notation.rate(found.measures.get(name)) for name in turns),
+        notation.count(found.decided),
+        notation.count(found.malformed),
     )
 
 

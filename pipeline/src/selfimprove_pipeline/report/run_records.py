@@ -43,6 +43,7 @@ def _rates(story: Story, suite: SuiteStory, entry: Entry) -> Iterator[Record]:
         if judged is not None:
             for found in records.verdict_records(judged):
                 yield {name: value for name, value in found.items() if name != "suite"}
+    yield from records.harness_records(suite, entry)
     mean = suite.mean(entry)
     if mean is not None:
         blank = dict.fromkeys(("n", "low", "high"))

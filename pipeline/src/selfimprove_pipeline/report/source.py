@@ -36,6 +36,9 @@ class Reader(Protocol):
     ) -> tuple[RowT, ...]:
         """Return the rows of an artifact's file."""
 
+    def content(self, manifest: Manifest, name: str) -> bytes:
+        """Return the content of an artifact's file."""
+
 
 @dataclass(frozen=True)
 class Source:

@@ -5,7 +5,7 @@ Models are numbered: model t is M_t, and iteration t makes M_(t+1) from it.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from selfimprove_pipeline.artifacts import Evaluated
@@ -13,8 +13,8 @@ from selfimprove_pipeline.contrast import Contrast, Measure
 from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Promotion, Training, Work
 from selfimprove_pipeline.statistics import Interval, Rate
 
-Shown = Measure | Literal["winRate"]
-"""What the table of a suite shows: `Measure`, or the win rate where there is a judge."""
+Shown = Measure | Literal["winRate", "grade"]
+"""What the table of a suite shows: `Measure`, or of a judge the win rate or the mean grade."""
 Entry = int | str
 """A row of a table: a model's number or a baseline's name."""
 
@@ -85,11 +85,12 @@ class Judged:
 
     @property
     def estimate(self) -> "Estimate | None":
-        """The win rate, None where nothing was decided."""
+        """The win rate or the mean grade, None where nothing was decided."""
         if not self.measures:
             return None
-        low, high = self.measures["winRateLow"], self.measures["winRateHigh"]
-        return Estimate(self.measures["winRate"], Interval(low, high), self.decided)
+        name = "grade" if "grade" in self.measures else "winRate"
+        low, high = self.measures[f"{name}Low"], self.measures[f"{name}High"]
+        return Estimate(self.measures[name], Interval(low, high), self.decided)
 
 
 @dataclass(frozen=True)
@@ -103,14 +104,16 @@ class Estimate:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdicts:
-    """What a judge came to on a suite: each model against the same opponent."""
+    """What a judge came to on a suite: each model against the same opponent, or its grades."""
+
+    shown: Literal["winRate", "grade"]
 
     judged: Mapping[tuple[Entry, str], Judged]
     """judged by model or baseline and language."""
     means: Mapping[Entry, float]
-    """means of the win rate over the other languages, where all of them are judged."""
+    """means of what is shown over the other languages, where all of them are judged."""
     changes: tuple[Change, ...]
-    """changes of the win rate; from M0 that it compares with, as from one half."""
+    """changes of what is shown; from M0 that it compares with, as from one half."""
     opponent_lengths: Mapping[str, float]
     """opponentLengths are the mean characters of the opponent's answers by language."""
 
@@ -129,15 +132,22 @@ class SuiteStory:
     """means of the measure over the other languages, by model, where all of them are measured."""
     changes: tuple[Change, ...]
     languages: tuple[str, ...] | None = None
-    """languages that the recipe gives the suite, None when they are the run's."""
+    """languages that the recipe gives the suite, None when they are the run's; or its tasks."""
     baselines: tuple[BaselineStory, ...] = ()
     verdicts: Verdicts | None = None
     """verdicts are None of a suite without a judge."""
+    results: Mapping[tuple[Entry, str], Mapping[str, float]] = field(default_factory=dict)
+    """results are all that lm-eval tells of a model or a baseline, by it and the task."""
 
     @property
     def shown(self) -> Shown:
         """What its table shows."""
-        return self.measure if self.verdicts is None else "winRate"
+        return self.measure if self.verdicts is None else self.verdicts.shown
+
+    @property
+    def has_tasks(self) -> bool:
+        """Whether tasks of lm-eval stand in the place of languages."""
+        return (self.kind or self.name) == "nlp"
 
     @property
     def shown_changes(self) -> tuple[Change, ...]:
@@ -222,6 +232,8 @@ class Story:
     """recipe is the resolved spec as YAML."""
     notes: tuple[str, ...]
     """notes say what could not be read, and why."""
+    handouts: Mapping[str, str] = field(default_factory=dict)
+    """handouts are files of others that belong to the report, by the ending of their name."""
 
     @property
     def languages(self) -> tuple[str, ...]:
@@ -229,12 +241,16 @@ class Story:
         return (*self.others, self.dominant)
 
     def trained(self, suite: SuiteStory) -> tuple[str, ...]:
-        """Return the run's languages that a suite is in, in the order of the tables."""
+        """Return the run's languages that a suite is in, in the order of the tables, or tasks."""
         own = suite.languages
+        if suite.has_tasks:
+            return own or ()
         return tuple(tag for tag in self.languages if own is None or tag in own)
 
     def unseen(self, suite: SuiteStory) -> tuple[str, ...]:
         """Return a suite's languages that the run does not train, in the recipe's order."""
+        if suite.has_tasks:
+            return ()
         return tuple(tag for tag in suite.languages or () if tag not in self.languages)
 
     @property

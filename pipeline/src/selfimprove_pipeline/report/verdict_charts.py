@@ -7,7 +7,7 @@ as on a wide screen.
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from selfimprove_pipeline.report import grids, notation
+from selfimprove_pipeline.report import grids, notation, wording
 from selfimprove_pipeline.report.charts import Tick
 from selfimprove_pipeline.report.story import Story, SuiteStory, Verdicts
 
@@ -83,8 +83,8 @@ class Lengths:
 
 
 def outcomes(story: Story, suite: SuiteStory) -> tuple[Outcomes, ...]:
-    """Return one chart a language, nothing of a suite without verdicts."""
-    if suite.verdicts is None:
+    """Return one chart a language, nothing of a suite without contests."""
+    if suite.verdicts is None or suite.shown != "winRate":
         return ()
     languages = (*story.trained(suite), *story.unseen(suite))
     found = [_outcomes(story, suite, suite.verdicts, language) for language in languages]
@@ -93,7 +93,7 @@ def outcomes(story: Story, suite: SuiteStory) -> tuple[Outcomes, ...]:
 
 def _outcomes(story: Story, suite: SuiteStory, verdicts: Verdicts, language: str) -> Outcomes:
     told = [
-        (grids.name_of(entry), judged.measures)
+        (wording.entry(entry), judged.measures)
         for entry in grids.entries(story, suite)
         if (judged := verdicts.judged.get((entry, language))) and judged.measures
     ]
@@ -127,8 +127,8 @@ def _shares(values: Sequence[float]) -> tuple[Share, ...]:
 
 
 def lengths(story: Story, suite: SuiteStory) -> tuple[Lengths, ...]:
-    """Return one chart a language, all with the same axes, nothing of a suite without verdicts."""
-    if suite.verdicts is None:
+    """Return one chart a language, all with the same axes, nothing of a suite without contests."""
+    if suite.verdicts is None or suite.shown != "winRate":
         return ()
     told = _told(story, suite, suite.verdicts)
     if not told:

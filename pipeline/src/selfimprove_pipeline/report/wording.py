@@ -14,11 +14,13 @@ MEASURES: dict[Shown, str] = {
     "score": "right answers",
     "offTarget": "wrong language",
     "winRate": "win rate",
+    "grade": "mean grade",
 }
 GAINS: dict[Shown, str] = {
     "score": "share of right answers",
     "offTarget": "share of answers in a wrong language",
     "winRate": "win rate",
+    "grade": "grade from 0 to 10",
 }
 NUMBERS = ("no", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten")
 
@@ -61,6 +63,11 @@ MOST_NAMED = 8
 """Languages in the headline; of more it gives the mean."""
 
 APART = "in languages that are not trained, and in no mean"
+
+
+def entry(found: Entry) -> str:
+    """Return the name of a row of a table."""
+    return notation.model(found) if isinstance(found, int) else BASELINES[found]
 
 
 def trained(found: Training) -> str:
@@ -175,7 +182,7 @@ def not_measured(story: Story) -> str:
         "languages and tasks beyond the suites",
         "how much another training seed would move the numbers",
     ]
-    if not any(suite.measure == "score" for suite in story.suites):
+    if not any(suite.measure == "score" and not suite.has_tasks for suite in story.suites):
         missing.append("whether answers are right (no suite has gold answers)")
     if unknown := _without_detector(story):
         missing.append(f"a wrong language in {unknown} (none was identified there)")
@@ -188,6 +195,7 @@ def _without_detector(story: Story) -> str:
     languages = {
         language
         for suite in story.suites
+        if not suite.has_tasks
         for (_, language), found in suite.measured.items()
         if found.off_target is None
     }

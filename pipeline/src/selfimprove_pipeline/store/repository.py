@@ -80,13 +80,19 @@ class Repository:
         A file that is absent or does not match the manifest is an `ArtifactError`.
         """
         file = _file(manifest, name)
+        content = self.content(manifest, file.name)
+        return self._parsed(manifest.stage, manifest.key, file.name, kind, content)
+
+    def content(self, manifest: Manifest, name: str) -> bytes:
+        """Return the content of one file of an artifact, checked as by `rows`."""
+        file = _file(manifest, name)
         stage, key = manifest.stage, manifest.key
         content = self.store.read(self.uri(stage, key) + file.name)
         if content is None:
             raise self._damaged(stage, key, file.name, "missing")
         if len(content) != file.size or hashlib.sha256(content).hexdigest() != file.sha256:
             raise self._damaged(stage, key, file.name, "truncated or altered")
-        return self._parsed(stage, key, file.name, kind, content)
+        return content
 
     def commit(
         self,

@@ -70,5 +70,5 @@ def _prompts(setting: Setting) -> str:
 
 def _suites(setting: Setting) -> str:
     _ = setting.references
-    digests = {".".join(name): prompts.suite_digest(rows) for name, rows in setting.suites.items()}
+    digests = {".".join(name): digest for name, digest in setting.suite_digests.items()}
     return artifacts.digest_of(digests)

@@ -11,7 +11,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
 
-from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.questions import Question
@@ -134,18 +133,17 @@ class Collector:
 
     def _commit(self, one: Open[RowT], start_seconds: float) -> Manifest:
         task = one.task
-        rows = [one.rows[identifier] for identifier in task.order]
-        described = task.describe(rows)
-        counts = {key: int(value) for key, value in described.get("counts", {}).items()}
+        made = task.make([one.rows[identifier] for identifier in task.order])
+        counts = {key: int(value) for key, value in made.counts.items()}
         manifest = manifest_of(
             task.target,
-            rows=len(rows),
+            rows=made.rows,
             versions={**self.engine.versions, **task.versions()},
             counts={**counts, "requests": one.requested, "resumedRows": one.resumed},
-            measures=dict(described.get("measures", {})),
+            measures=dict(made.measures),
             seconds={"wall": round(one.seconds, 3), "engineStart": round(start_seconds, 3)},
         )
-        return self.repository.commit(manifest, {task.file_name: artifacts.lines(rows)})
+        return self.repository.commit(manifest, made.files, side_files=made.side_files)
 
 
 def _keyed(

@@ -15,7 +15,7 @@ from selfimprove_pipeline.workers import judging
 from selfimprove_pipeline.workers.collect import Collector, OnProgress
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.survey import Survey
-from selfimprove_pipeline.workers.tasks import Task
+from selfimprove_pipeline.workers.tasks import Made, Task, as_they_are
 
 SCORES = "scores.jsonl"
 
@@ -45,17 +45,17 @@ def _task(target: Target, judge: Judge, pairs: Sequence[Pair]) -> Task[Score]:
         name = questions.id_of(completion.key)
         return grades.counted(opinion, drawn[name], done.get(name), judge.positions)
 
-    def describe(made: Sequence[Score]) -> dict[str, Mapping[str, float]]:
-        counts = {**score.counts(made), **grades.counts(made)}
-        return {"counts": counts, "measures": {**score.measures(made), **grades.measures(made)}}
+    def make(rows: Sequence[Score]) -> Made:
+        counts = {**score.counts(rows), **grades.counts(rows)}
+        measures = {**score.measures(rows), **grades.measures(rows)}
+        return as_they_are(SCORES, rows, counts, measures)
 
     return Task(
         target,
-        SCORES,
         Score,
         list(drawn),
         lambda done, _: grades.to_ask(drawn.values(), done, judge.positions),
         row,
-        describe,
+        make,
         keeps_each=True,
     )

@@ -4,61 +4,40 @@ A baseline that is a model of its own is evaluated after that, with an engine of
 When the engine has ended, an external translator or the judge of the suites takes its place.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 
-from selfimprove_pipeline import evaluate, external, generate, languages, stages, translate
-from selfimprove_pipeline.artifacts import Answer, Evaluated, Prompt, Translation, Verdict
+from selfimprove_pipeline import evaluate, external, generate, stages, translate
+from selfimprove_pipeline.artifacts import (
+    Answer,
+    Evaluated,
+    Grade,
+    Prompt,
+    Reply,
+    Translation,
+    Verdict,
+)
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Engine, Request
-from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.prompts import Parallel
-from selfimprove_pipeline.recipe import Stage, Suite
+from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.translate import Direction, Passage
 from selfimprove_pipeline.workers import gating, judging
+from selfimprove_pipeline.workers.bench import Bench
 from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
-from selfimprove_pipeline.workers.tasks import Rows, Task
+from selfimprove_pipeline.workers.tasks import Made, Rows, Task, as_they_are
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
 EVALUATE: Final[tuple[Stage, ...]] = ("evaluate",)
 TRANSLATE: Final[tuple[Stage, ...]] = ("translate",)
 JUDGE: Final[tuple[Stage, ...]] = ("judge",)
-
-
-@dataclass(frozen=True)
-class Bench:
-    """What the tasks of one iteration share. The model is fetched when it is first needed."""
-
-    setting: Setting
-    model: Model
-    prompts: Parallel
-
-    @cached_property
-    def folder(self) -> Path:
-        """The model's folder on this machine."""
-        return self.setting.folder(self.model)
-
-    @cached_property
-    def renderer(self) -> Renderer:
-        """The renderer of the model's tokenizer and template."""
-        return Renderer(self.folder, self.setting.spec.chat)
-
-    def identify(self, suite: Suite) -> Identify:
-        """Return the identification among the run's languages and a suite's own."""
-        run = self.setting.spec.languages
-        return languages.identifier(tuple(dict.fromkeys((*run.all(), *suite.languages_in(run)))))
-
-    def template(self) -> dict[str, str]:
-        """Return the renderer's fingerprint, for the manifests of what it rendered."""
-        return {"template": self.renderer.fingerprint}
 
 
 def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine starts
@@ -137,7 +116,7 @@ def _complete(
     try:
         start_seconds = engine.start_seconds
         collector = Collector(engine, repository, on_progress, bench.setting.share)
-        for tasks in _rounds(bench, iteration, names):
+        for tasks in _rounds(bench, iteration, names, engine):
             collector.collect(tasks, start_seconds=start_seconds)
             start_seconds = 0.0
     finally:
@@ -145,10 +124,10 @@ def _complete(
 
 
 def _rounds(
-    bench: Bench, iteration: stages.Iteration, names: tuple[Stage, ...]
+    bench: Bench, iteration: stages.Iteration, names: tuple[Stage, ...], engine: Completer
 ) -> Iterator[Sequence[Task[Any]]]:
     """Yield the missing tasks stage by stage: translations need the digests of the answers."""
-    makers: dict[str, Callable[[Bench, Target, Survey], Task[Any]]] = {
+    makers: dict[str, Callable[[Bench, Target, Survey, Completer], Task[Any]]] = {
         "evaluate": evaluate_task,
         "generate": generate_task,
         "translate": translate_task,
@@ -159,7 +138,7 @@ def _rounds(
         if name == "gate":
             gating.work(bench.setting, iteration.index, found)
         elif missing := _missing(found, name, bench.model):
-            yield [makers[name](bench, target, found) for target in missing]
+            yield [makers[name](bench, target, found, engine) for target in missing]
 
 
 def _missing(found: Survey, name: Stage, model: Model) -> tuple[Target, ...]:
@@ -174,19 +153,27 @@ def _is_done(found: Survey, names: tuple[Stage, ...], model: Model) -> bool:
     return known and not any(_missing(found, name, model) for name in names)
 
 
-def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
+def evaluate_task(
+    bench: Bench, target: Target, _: Survey, engine: Completer
+) -> Task[Evaluated] | Task[Reply]:
     """Return the task of one suite in one language, of a baseline or of the model itself."""
     suite = stages.suite_of(target.part, bench.setting.spec)
+    if suite.has_tasks:
+        from selfimprove_pipeline.workers import benchmarks  # noqa: PLC0415  lm-eval is heavy
+
+        return benchmarks.task(bench, suite, target, cast("Engine", engine))
     language = target.part.partition(".")[2]
     baseline = stages.baseline_of(target.part)
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
     identify = bench.identify(suite)
 
     def pending(done: Rows[Evaluated], share: Share) -> Iterator[Request]:
-        open_rows = [row for row in rows.values() if share.owns(row.id) and row.id not in done]
+        own = [row for row in rows.values() if share.owns(row.follows or row.id)]
+        open_rows = [row for row in own if row.id not in done]
+        ready = [row for row in open_rows if row.follows is None or row.follows in done]
         spec = bench.setting.spec
         return evaluate.requests(
-            open_rows, language, suite, spec, bench.renderer, baseline=baseline
+            ready, language, suite, spec, bench.renderer, baseline=baseline, done=done
         )
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
@@ -196,23 +183,27 @@ def evaluate_task(bench: Bench, target: Target, _: Survey) -> Task[Evaluated]:
             language,
             identify,
             has_numbers=suite.has_numbers,
+            package=suite.package,
         )
 
-    def describe(made: Sequence[Evaluated]) -> dict[str, Mapping[str, float]]:
+    def make(made: Sequence[Evaluated]) -> Made:
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
-        return {"counts": tokens, "measures": evaluate.measures(made)}
+        return as_they_are(f"{language}.jsonl", made, tokens, evaluate.measures(made))
 
-    name, order = f"{language}.jsonl", list(rows)
-    return Task(target, name, Evaluated, order, pending, row, describe, versions=bench.template)
+    return Task(target, Evaluated, list(rows), pending, row, make, versions=bench.template)
 
 
-def judge_task(bench: Bench, target: Target, found: Survey) -> Task[Verdict]:
+def judge_task(
+    bench: Bench, target: Target, found: Survey, _: Completer
+) -> Task[Verdict] | Task[Grade]:
     """Return the task of one judged suite in one language."""
     suite = stages.suite_of(target.part, bench.setting.spec)
+    if suite.has_turns:
+        return judging.grading_task(bench.setting, target, found)
     return judging.task(bench.setting, target, found, bench.identify(suite))
 
 
-def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
+def generate_task(bench: Bench, target: Target, _: Survey, __: Completer) -> Task[Answer]:
     """Return the task of the answers in one language."""
     language = target.part
     rows: Sequence[Prompt] = bench.prompts[language]
@@ -224,11 +215,14 @@ def generate_task(bench: Bench, target: Target, _: Survey) -> Task[Answer]:
     def row(completion: Completion, _: Rows[Answer]) -> Answer:
         return generate.answer(completion, language)
 
-    name, order = f"{language}.jsonl", [row.id for row in rows]
-    return Task(target, name, Answer, order, pending, row, _token_counts, versions=bench.template)
+    def make(made: Sequence[Answer]) -> Made:
+        return as_they_are(f"{language}.jsonl", made, _token_counts(made))
+
+    order = [row.id for row in rows]
+    return Task(target, Answer, order, pending, row, make, versions=bench.template)
 
 
-def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translation]:
+def translate_task(bench: Bench, target: Target, found: Survey, _: Completer) -> Task[Translation]:
     """Return the task of one direction: a first attempt for all, then retries for the rest."""
     direction = Direction(*stages.languages_of(target.part))
     manifest = found["generate"].manifests[direction.source]
@@ -248,27 +242,22 @@ def translate_task(bench: Bench, target: Target, found: Survey) -> Task[Translat
         attempt = earlier.attempts + 1 if earlier else 1
         return translate.translation(completion, direction, attempt=attempt)
 
-    def describe(made: Sequence[Translation]) -> dict[str, Mapping[str, float]]:
-        described = _token_counts(made)
-        return {"counts": {**described["counts"], **translate.counts(made)}}
+    def make(made: Sequence[Translation]) -> Made:
+        counts = {**_token_counts(made), **translate.counts(made)}
+        return as_they_are(f"{target.part}.jsonl", made, counts)
 
     sourceless = [answer for answer in answers.values() if not translate.has_source(answer)]
     given = [translate.without_source(answer, direction) for answer in sourceless]
-    name, order = f"{target.part}.jsonl", list(answers)
     versions = bench.template if spec.translation.external is None else dict[str, str]
     return Task(
-        target, name, Translation, order, pending, row, describe, given=given, versions=versions
+        target, Translation, list(answers), pending, row, make, given=given, versions=versions
     )
 
 
-def _token_counts(
-    rows: Sequence[Answer] | Sequence[Translation],
-) -> dict[str, Mapping[str, float]]:
+def _token_counts(rows: Sequence[Answer] | Sequence[Translation]) -> dict[str, int]:
     return {
-        "counts": {
-            "promptTokens": sum(row.prompt_tokens for row in rows),
-            "completionTokens": sum(row.completion_tokens for row in rows),
-            "truncated": sum(row.finish_reason == "length" for row in rows),
-            "overlong": sum(row.finish_reason == "overlong" for row in rows),
-        }
+        "promptTokens": sum(row.prompt_tokens for row in rows),
+        "completionTokens": sum(row.completion_tokens for row in rows),
+        "truncated": sum(row.finish_reason == "length" for row in rows),
+        "overlong": sum(row.finish_reason == "overlong" for row in rows),
     }

@@ -12,9 +12,10 @@ from selfimprove_pipeline import (
     instruction_difficulty,
     questions,
     stages,
+    turns,
     verdicts,
 )
-from selfimprove_pipeline.artifacts import Evaluated, Score, Verdict
+from selfimprove_pipeline.artifacts import Evaluated, Grade, Score, Verdict
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.instruction_difficulty import Difficulties
@@ -26,11 +27,11 @@ from selfimprove_pipeline.verdicts import Contest
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import Survey
-from selfimprove_pipeline.workers.tasks import PART, Rows, Task
+from selfimprove_pipeline.workers.tasks import PART, Made, Rows, Task, as_they_are
 
 JUDGE: Final[Stage] = "judge"
-ASKING: Final[Mapping[Stage, type[Verdict] | type[Score]]] = {JUDGE: Verdict, "score": Score}
-"""Stages that ask the judge, and their rows."""
+ASKING: Final[tuple[Stage, ...]] = (JUDGE, "score")
+"""Stages that ask the judge."""
 
 
 def task(setting: Setting, target: Target, found: Survey, identify: Identify) -> Task[Verdict]:
@@ -71,24 +72,54 @@ def task_of(
         name = questions.id_of(completion.key)
         return verdicts.counted(opinion, by_id[name], language, done.get(name), positions)
 
-    def describe(made: Sequence[Verdict]) -> dict[str, Mapping[str, float]]:
-        measures = verdicts.measures(made, difficulties)
-        return {"counts": verdicts.counts(made), "measures": measures}
+    def make(rows: Sequence[Verdict]) -> Made:
+        measures = verdicts.measures(rows, difficulties)
+        return as_they_are(f"{language}.jsonl", rows, verdicts.counts(rows), measures)
 
     ruled = [verdicts.by_rule(contest, language) for contest in contests]
     given = [*known, *(verdict for verdict in ruled if verdict is not None)]
-    name, order = f"{language}.jsonl", list(by_id)
     return Task(
         target,
-        name,
         Verdict,
-        order,
+        list(by_id),
         pending,
         row,
-        describe,
+        make,
         given=given,
         keeps_each=True,
         versions=lambda: versions,
+    )
+
+
+def grading_task(setting: Setting, target: Target, found: Survey) -> Task[Grade]:
+    """Return the task of one suite whose answers are graded, in one language."""
+    suite = stages.suite_of(target.part, setting.spec)
+    language = target.part.partition(".")[2]
+    answers = setting.repository.rows(found["evaluate"].manifests[target.part], Evaluated)
+    asked = setting.suites[suite.name, language]
+    by_id = {turn.id: turn for turn in turns.turns_of(answers, asked)}
+
+    def pending(done: Rows[Grade], share: Share) -> Iterator[Question]:
+        own = by_id.values() if share.number == 0 else ()  # see `task_of`
+        return turns.to_ask(own, done, language)
+
+    def row(completion: Completion, _: Rows[Grade]) -> Grade:
+        opinion = questions.opinion_of(completion)
+        return turns.counted(opinion, by_id[questions.id_of(completion.key)], language)
+
+    def make(rows: Sequence[Grade]) -> Made:
+        return as_they_are(f"{language}.jsonl", rows, turns.counts(rows), turns.measures(rows))
+
+    ruled = [turns.by_rule(turn, language) for turn in by_id.values()]
+    return Task(
+        target,
+        Grade,
+        list(by_id),
+        pending,
+        row,
+        make,
+        given=[grade for grade in ruled if grade is not None],
+        keeps_each=True,
     )
 
 
@@ -109,18 +140,24 @@ def spent(setting: Setting, index: int, found: Survey) -> Spent:
     noted = setting.read_index()
     earlier = [entry for entry in noted.iterations if entry.index != index] if noted else []
     total = Spent()
-    for stage, kind in ASKING.items():
+    for stage in ASKING:
         keys = [key for entry in earlier for key in entry.keys.get(stage, {}).values()]
         manifests = [setting.repository.manifest(stage, key) for key in keys]
         own = found.get(stage)
         for manifest in (*manifests, *(own.manifests.values() if own else ())):
             total.count(manifest.counts if manifest else {})
         for target in own.missing if own else ():
-            kept = setting.repository.parts(stage, target.key, PART, kind)
+            kept = setting.repository.parts(stage, target.key, PART, _row_of(setting, target))
             latest = {row.id: row for row in kept}.values()
-            said = (one for row in latest for one in (row.first, row.second))
-            total.count(questions.cost([one for one in said if one is not None]))
+            total.count(questions.cost([one for row in latest for one in questions.said_of(row)]))
     return total
+
+
+def _row_of(setting: Setting, target: Target) -> type[Verdict] | type[Score] | type[Grade]:
+    """Return what a target that asks the judge has rows of."""
+    if target.stage != JUDGE:
+        return Score
+    return Grade if stages.suite_of(target.part, setting.spec).has_turns else Verdict
 
 
 def _judged_before(setting: Setting, target: Target) -> tuple[Verdict, ...]:

@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from hashlib import sha256
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -126,10 +127,35 @@ class Setting:
     def suites(self) -> Mapping[tuple[str, str], tuple[Prompt, ...]]:
         """The rows of each suite in each language."""
         return {
-            (suite.name, language): rows[: suite.limit]
+            (suite.name, language): suites.first(rows, suite.limit)
             for suite in self.spec.evaluation.suites
+            if not suite.has_tasks
             for language, rows in self._rows(suite).items()
         }
+
+    @cached_property
+    def tasks(self) -> Mapping[str, Mapping[str, bytes]]:
+        """The files of each suite that has tasks of lm-eval, by their names in its folder."""
+        return {
+            suite.name: self._files(suite.uri) if suite.uri else {}
+            for suite in self.spec.evaluation.suites
+            if suite.has_tasks
+        }
+
+    @cached_property
+    def suite_digests(self) -> Mapping[tuple[str, str], str]:
+        """What the keys of each suite's answers depend on, by suite and language."""
+        by_name = {suite.name: suite for suite in self.spec.evaluation.suites}
+        rows = {place: suites.digest(by_name[place[0]], r) for place, r in self.suites.items()}
+        found = {
+            name: {file: sha256(content).hexdigest() for file, content in own.items()}
+            for name, own in self.tasks.items()
+        }
+        tasks = {
+            (name, stages.TASKS): artifacts.digest([by_name[name].limit, files])
+            for name, files in found.items()
+        }
+        return {**rows, **tasks}
 
     @cached_property
     def references(self) -> Mapping[tuple[str, str], Mapping[str, str]]:
@@ -167,7 +193,7 @@ class Setting:
     def check_inputs(self) -> None:
         """Read every input once, so that a mistake is told before anything is computed."""
         self.check_prompts()
-        _ = self.base, self.suites, self.references, self.difficulties
+        _ = self.base, self.suite_digests, self.references, self.difficulties
 
     def check_prompts(self) -> None:
         """Raise where the prompts of an iteration are wrong or too few."""
@@ -187,7 +213,7 @@ class Setting:
             toolchain=self.toolchain,
             prompts={language: prompts.prompt_digest(found) for language, found in rows.items()},
             gold={} if None in gold.values() else {k: v for k, v in gold.items() if v},
-            suites={name: prompts.suite_digest(found) for name, found in self.suites.items()},
+            suites=self.suite_digests,
             sft=sft.digest if sft else None,
             opponents=self._opponents(index),
             difficulties={
@@ -226,7 +252,7 @@ class Setting:
         duels = [
             suite.name
             for suite in self.spec.evaluation.suites
-            if suite.is_judged and not suite.has_references
+            if suite.is_judged and not (suite.has_references or suite.has_turns)
         ]
         if index == 0 or not duels:
             return found
@@ -246,12 +272,22 @@ class Setting:
         """Return the digests of what M_number has answered to some suites as they are now."""
         met = self.evaluations(number, suites)
         found = {}
-        for (name, tag), rows in self.suites.items():
+        for (name, tag), digest in self.suite_digests.items():
             part = stages.suite_part(name, tag)
             manifest = met.get(part)
-            if manifest is not None and manifest.inputs["suite"] == prompts.suite_digest(rows):
+            if manifest is not None and manifest.inputs["suite"] == digest:
                 found[part] = manifest.digest
         return found
+
+    def _files(self, uri: str) -> dict[str, bytes]:
+        """Return what lies in a folder, by name."""
+        folder = f"{uri.rstrip('/')}/"
+        names = sorted(entry.uri.removeprefix(folder) for entry in self.store.entries(folder))
+        found = {name: self.store.read(f"{folder}{name}") for name in names}
+        if not any(name.endswith((".yaml", ".yml")) for name in found):
+            message = f"{uri}: expected lm-eval's task files there (.yaml), found none"
+            raise InputError(message)
+        return {name: content for name, content in found.items() if content is not None}
 
     def _rows(self, suite: Suite) -> Parallel:
         return suites.read(suite, suite.languages_in(self.spec.languages), self.store.read)

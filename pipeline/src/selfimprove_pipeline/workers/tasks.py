@@ -8,9 +8,11 @@ only what runs. `collect` drives them.
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Final, Generic, Self, TypeVar
 
+from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest, Row
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.errors import TryAgainError
@@ -28,22 +30,44 @@ RowT = TypeVar("RowT", bound=Row)
 Rows = Mapping[str, RowT]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a task's rows come to: the artifact's files, and what its manifest tells."""
+
+    files: Mapping[str, bytes]
+    side_files: Mapping[str, bytes] = field(default_factory=dict)
+    """sideFiles are in no digest."""
+    rows: int
+    counts: Mapping[str, float]
+    measures: Mapping[str, float] = field(default_factory=dict)
+
+
+def as_they_are(
+    name: str,
+    rows: Sequence[Row],
+    counts: Mapping[str, float],
+    measures: Mapping[str, float] = MappingProxyType({}),
+) -> Made:
+    """Return an artifact of one file that holds the rows."""
+    files = {name: artifacts.lines(rows)}
+    return Made(files=files, rows=len(rows), counts=counts, measures=measures)
+
+
 @dataclass(frozen=True)
 class Task(Generic[RowT]):
     """One artifact in the making."""
 
     target: Target
-    file_name: str
     kind: type[RowT]
     order: Sequence[str]
-    """order of the ids in the artifact."""
+    """order of the rows' ids."""
     pending: Callable[[Rows[RowT], Share], Iterable[Request | Passage | Question]]
     """pending gives the requests of a share that the rows so far leave open, none when all of
     it is done."""
     row: Callable[[Completion, Rows[RowT]], RowT]
     """row of a completion; a later row of the same id replaces an earlier one."""
-    describe: Callable[[Sequence[RowT]], Mapping[str, Mapping[str, float]]]
-    """describe gives `counts` and `measures` for the manifest."""
+    make: Callable[[Sequence[RowT]], Made]
+    """make gives the artifact of all rows, in their order."""
     given: Sequence[RowT] = ()
     """given are the rows that need no request."""
     versions: Callable[[], Mapping[str, str]] = dict
