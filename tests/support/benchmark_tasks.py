@@ -11,7 +11,7 @@ CAPITALS: Final = [
     {"question": f"What is the capital of {land}?", "options": options, "gold": gold}
     for land, options, gold in (
         ("France", ["Paris", "Rome, of course"], 0),
-        ("Italy", ["Oslo", "Rome", "Bern on the Aare"], 1),
+        ("Italy", ["Oslo", "Rome", "Bern in the hills"], 1),
         ("Norway", ["Bergen", "Oslo"], 1),
         ("Spain", ["Madrid", "Lisbon", "Porto"], 0),
         ("Chile", ["Lima", "Santiago de Chile", "Quito"], 1),
