@@ -157,7 +157,7 @@ QUESTIONS = "--suite=exactMatch=s3://eval/questions"
         pytest.param(
             ["s3://models/m0", "--suite=mine=s3://eval/questions"],
             "--suite mine=s3://eval/questions: spec.evaluation.suites[0]: expected kind "
-            "(exactMatch, offTarget, mgsm, xAlpacaEval or headToHead) with the name mine, found",
+            "(exactMatch, offTarget, mgsm, xAlpacaEval, headToHead, mtBench, nlp or PACKAGE/NAME)",
             id="an unknown kind",
         ),
         pytest.param(

@@ -121,7 +121,7 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: sums, uri: s3://eval/sums}]}",
-        "[0]: expected kind (exactMatch, offTarget, mgsm, xAlpacaEval or headToHead) with the name",
+        "[0]: expected kind (exactMatch, offTarget, mgsm, xAlpacaEval, headToHead, mtBench, nlp or",
     ),
     (
         "beta: 0.1",

@@ -4,12 +4,13 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from selfimprove_pipeline import conversation, evaluate, mt_bench, suites, turns
 from selfimprove_pipeline.artifacts import Evaluated, Grade, Message, Prompt
+from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.questions import Opinion
 from selfimprove_pipeline.recipe import Suite
@@ -81,6 +82,11 @@ def test_a_question_is_two_rows_of_one_conversation() -> None:
     )
 
 
+def test_a_question_may_have_the_number_0() -> None:
+    """Which is a number like any other."""
+    assert [row.id for row in read(jsonl({**QUESTION, "question_id": 0}))["en"]] == ["0", "0/2"]
+
+
 def test_a_limit_counts_questions_and_not_turns() -> None:
     """A first turn never stands without its second one."""
     rows = read(jsonl(QUESTION, MATHS))["en"]
@@ -102,6 +108,7 @@ def test_a_good_answer_is_in_the_digest_of_the_suite() -> None:
         ("{", "en.jsonl:1: expected one JSON object a line, found a fault"),
         (jsonl({"turns": ["a", "b"]}), "expected question_id to be a number or text, found null"),
         (jsonl({**QUESTION, "question_id": ""}), 'a number or text, found ""'),
+        (jsonl({**QUESTION, "question_id": False}), "a number or text, found false"),
         (jsonl({**QUESTION, "turns": ["a"]}), "expected turns to be 2 texts, found a list of 1"),
         (jsonl({**QUESTION, "turns": ["a", " "]}), "expected turns to be 2 texts"),
         (jsonl({**QUESTION, "turns": "ab"}), 'expected turns to be 2 texts, found "ab"'),
@@ -144,17 +151,8 @@ def test_the_second_turn_sees_the_models_own_first_answer(baseline: str | None) 
     spec = run(chat__systemPrompt="Be brief.").spec
     suite, renderer = Suite(name="mtBench", uri="s3://eval/mt"), Written()
     done = {"81": evaluated(rows[0], "Roses are red.")}
-    list(
-        evaluate.requests(
-            rows[1:],
-            "de",
-            suite,
-            spec,
-            renderer,
-            baseline=baseline,
-            done=done,  # type: ignore[arg-type]
-        )
-    )
+    like = cast("Renderer", renderer)
+    list(evaluate.requests(rows[1:], "de", suite, spec, like, baseline=baseline, done=done))
     (messages,) = renderer.seen
     assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
     put: Callable[[str], str] = lambda text: (  # noqa: E731  two lines of one expression

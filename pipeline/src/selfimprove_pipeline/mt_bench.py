@@ -56,7 +56,7 @@ def _question(line: bytes) -> tuple[str, tuple[Prompt, ...]]:
     if problem:
         return problem, ()
     identifier = value.get("question_id")
-    if not isinstance(identifier, int | str) or identifier in (True, False, ""):
+    if isinstance(identifier, bool) or not isinstance(identifier, int | str) or identifier == "":
         return f"expected question_id to be a number or text, found {json.dumps(identifier)}", ()
     for name in ("turns", *(["reference"] if value.get("reference") else ())):
         if not _are_turns(value.get(name)):

@@ -223,4 +223,5 @@ def _score(measures: Mapping[str, float], counts_languages: bool) -> str:
     name = "score" if "score" in measures and not counts_languages else "offTarget"
     if name not in measures:  # a task of lm-eval without a metric of its documents
         name = next(iter(measures))
+        return f"{name} {measures[name]:.3f} (n {measures['n']:.0f})"
     return f"{measures[name]:.3f} (n {measures['n']:.0f})"

@@ -20,7 +20,8 @@ from selfimprove_pipeline.statistics import Interval, Rate, wilson
 Record = Mapping[str, Any]
 
 SHARES = ("win", "tie", "lose")
-GRADES = ("grade", "gradeOfTurn1", "gradeOfTurn2")
+OF_TURNS = ("gradeOfTurn1", "gradeOfTurn2")
+GRADES = ("grade", *OF_TURNS)
 
 MEAN = "mean"
 """Stands for the language in the records of a mean over the languages."""
@@ -70,7 +71,7 @@ def verdict_records(found: Judged) -> Iterator[Record]:
                 "language": found.language,
                 "measure": measure,
                 "value": found.measures[measure],
-                "n": found.decided,
+                "n": None if measure in OF_TURNS else found.decided,
                 **bounds(interval_of(found, measure)),
             }
 

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from selfimprove_pipeline.report import notation, wording
 from selfimprove_pipeline.report.sheets import Cells, Sheet
-from selfimprove_pipeline.report.story import Change, Judged, Measured, Story, SuiteStory
+from selfimprove_pipeline.report.story import Change, Entry, Judged, Measured, Story, SuiteStory
 from selfimprove_pipeline.statistics import Interval
 
 STDERR = "_stderr"
@@ -81,20 +81,20 @@ def _named(story: Story, suite: SuiteStory) -> Iterator[tuple[str, Mapping[str, 
 def judged(found: Iterable[Judged], languages: Sequence[str]) -> Sheet:
     """Return the verdicts on a suite, by model and language; no rows of one without a judge."""
     own = [row for row in found if row.language in languages]
-    ordered = sorted(own, key=lambda row: (row.iteration, languages.index(row.language)))
+    ordered = sorted(own, key=lambda row: (_place(row.entry), languages.index(row.language)))
     is_graded = any("grade" in row.measures for row in own)
     cells = graded_cells if is_graded else judged_cells
     return Sheet(
         texts=("Model", "Language"),
         numbers=GRADED if is_graded else JUDGED,
-        rows=tuple((notation.model(r.iteration), r.language, *cells(r)) for r in ordered),
+        rows=tuple((wording.entry(row.entry), row.language, *cells(row)) for row in ordered),
         absent=wording.NOT_YET,
     )
 
 
 def harness(suite: SuiteStory) -> Sheet:
     """Return all that lm-eval tells, by model, task and metric; no rows of another suite."""
-    ordered = sorted(suite.results.items(), key=lambda item: (isinstance(item[0][0], str), item[0]))
+    ordered = sorted(suite.results.items(), key=lambda item: (_place(item[0][0]), item[0][1]))
     return Sheet(
         texts=("Model", "Task", "Metric"),
         numbers=("Value", "Standard error"),
@@ -112,6 +112,11 @@ def harness(suite: SuiteStory) -> Sheet:
         ),
         absent=wording.NOT_YET,
     )
+
+
+def _place(entry: Entry) -> tuple[bool, str]:
+    """Return the order of models by number, then of baselines by name."""
+    return isinstance(entry, str), f"{entry:04}" if isinstance(entry, int) else entry
 
 
 def _change(before: str, change: Change, suite: SuiteStory) -> Cells:

@@ -84,6 +84,11 @@ class Judged:
     """malformed are the ballots for neither answer."""
 
     @property
+    def entry(self) -> Entry:
+        """The model's number, or the baseline's name."""
+        return self.suite.partition("+")[2] or self.iteration
+
+    @property
     def estimate(self) -> "Estimate | None":
         """The win rate or the mean grade, None where nothing was decided."""
         if not self.measures:

@@ -17,7 +17,7 @@ from selfimprove_pipeline import artifacts, harness, stages
 from selfimprove_pipeline.artifacts import Evaluated, Reply
 from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.harness import Benchmark, Outcome
+from selfimprove_pipeline.harness import Benchmark, Outcome, Sample
 from selfimprove_pipeline.recipe import Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.workers.bench import Bench
@@ -36,21 +36,26 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
     asked = {
         request.key: request
         for benchmark in found
-        for request in benchmark.requests(bench.renderer, max_length, group)
+        for request in benchmark.requests(bench.renderer, max_length=max_length, group=group)
     }
 
     def pending(done: Rows[Reply], share: Share) -> Iterator[Request]:
         return (r for key, r in asked.items() if share.owns(key) and key not in done)
 
+    def versions() -> dict[str, str]:
+        return {**bench.template(), **harness.versions()}
+
     def make(replies: Sequence[Reply]) -> Made:
         completions = {reply.id: _completion(reply) for reply in replies}
         outcomes = {
-            benchmark.name: benchmark.result(bench.renderer, max_length, completions)
+            benchmark.name: benchmark.result(
+                bench.renderer, max_length=max_length, completions=completions
+            )
             for benchmark in found
         }
         return _made(outcomes, replies)
 
-    return Task(target, Reply, list(asked), pending, _reply, make, versions=bench.template)
+    return Task(target, Reply, list(asked), pending, _reply, make, versions=versions)
 
 
 def _benchmarks(setting: Setting, suite: Suite) -> tuple[Benchmark, ...]:
@@ -132,9 +137,14 @@ def _made(outcomes: Mapping[str, Outcome], replies: Sequence[Reply]) -> Made:
     )
 
 
+def _share(sample: Sample) -> float | None:
+    """Return a document's score where it is one from 0 to 1, as perplexities are not."""
+    return sample.score if sample.score is not None and 0 <= sample.score <= 1 else None
+
+
 def _shown(outcome: Outcome) -> dict[str, float]:
     """Return the mean that tables show of a task, where it has one, and how many documents."""
-    scores = [sample.score for sample in outcome.samples if sample.score is not None]
+    scores = [score for sample in outcome.samples if (score := _share(sample)) is not None]
     mean = {"score": math.fsum(scores) / len(scores)} if scores else {}
     return {**mean, "n": len(outcome.samples)}
 
@@ -157,9 +167,9 @@ def _rows(name: str, outcome: Outcome) -> Iterator[Evaluated]:
             language=name,
             prompt=sample.prompt,
             completion=sample.completion,
-            finish_reason="stop",
+            finish_reason=sample.finish_reason,
             completion_tokens=sample.completion_tokens,
-            score=sample.score,
+            score=_share(sample),
             identified=None,
             is_off_target=False,
             is_empty=not sample.completion.strip(),
