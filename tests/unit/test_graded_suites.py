@@ -124,6 +124,7 @@ def test_answers_of_both_turns_are_graded_and_tasks_are_scored(tmp_path: Path) -
     right = [row.score for row in rows if row.language == "capitals" and row.score is not None]
     assert of_tasks.measures["capitals/acc_norm"] == pytest.approx(sum(right) / len(right))
     assert of_tasks.versions["lm-eval"] == stages.HARNESS
+    assert len(of_tasks.versions["task capitals"]) == 12
     content = json.loads(setting.repository.content(of_tasks, stages.RESULTS))
     assert set(content["results"]) == {"capitals", "sums", "texts"}
     assert content["results"]["capitals"]["acc_norm,none"] == pytest.approx(sum(right) / len(right))

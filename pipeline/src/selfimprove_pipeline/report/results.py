@@ -39,7 +39,7 @@ GRADED: Cells = ("Mean grade", "First turn", "Second turn", "Graded answers", "M
 def changes(suite: SuiteStory) -> Sheet:
     """Return every change from a model to the next, and from M0 and baselines to the last."""
     return Sheet(
-        texts=("From", "To", "Language", "Verdict"),
+        texts=("From", "To", "Task" if suite.has_tasks else "Language", "Verdict"),
         numbers=("Change", "95 % interval", "p", "p (Holm)", "Prompts"),
         rows=(
             *(_change(notation.model(found.before), found, suite) for found in suite.shown_changes),

@@ -25,6 +25,7 @@ from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.tasks import Made, Rows, Task
 
+FINGERPRINT_DIGITS: Final = 12
 ROWS: Final = f"{stages.TASKS}.jsonl"
 
 
@@ -43,7 +44,9 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
         return (r for key, r in asked.items() if share.owns(key) and key not in done)
 
     def versions() -> dict[str, str]:
-        return {**bench.template(), **harness.versions()}
+        # What a key cannot have: of a task by name, what the hub had when it was run.
+        told = {f"task {one.name}": one.fingerprint[:FINGERPRINT_DIGITS] for one in found}
+        return {**bench.template(), **harness.versions(), **told}
 
     def make(replies: Sequence[Reply]) -> Made:
         completions = {reply.id: _completion(reply) for reply in replies}
