@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from support.cli import MINIATURE, Cli
+from support.cli import Cli
 from support.kube import Kube, eventually
 from support.operators import OperatorProcess, install_definition
 from support.places import Place, digests, on_this_machine, place, small
@@ -112,15 +112,15 @@ def inputs(
     s3_server: Server,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> str:
-    """Give the URI under which the miniature's model, prompts and suite were uploaded."""
+    """Give the URI under which the miniature's folders and small tasks were uploaded."""
     uri = f"s3://{s3_server.make_bucket()}"
     folder = tmp_path_factory.mktemp("inputs")
     cli = Cli(folder / "store", folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         for name, value in s3_server.environment().items():
             patch.setenv(name, value)
-        for part in ("m0", "prompts", "suite"):
-            uploaded = cli("upload", str(MINIATURE / part), f"{uri}/{part}")
+        for part, path in inputs_on_disk(folder / "tasks").items():
+            uploaded = cli("upload", str(path), f"{uri}/{part}")
             assert uploaded.code == 0, uploaded.errors
     return uri
 

@@ -15,7 +15,7 @@ from support.faults import Witness
 from support.kube import JSON, is_finished, kubectl
 from support.live_runs import LiveRun
 from support.operators import Release, helm
-from support.places import Place, digests, keys, on_this_machine
+from support.places import Place, digests, keys, on_this_machine, with_tasks
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,8 @@ def beside(here: Place, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fu
     """Begin the same file on this machine, which takes as long as on the cluster."""
     folder = tmp_path_factory.mktemp("beside")
     with ThreadPoolExecutor(1) as pool:
-        yield pool.submit(on_this_machine, here.manifest(), here.inputs, folder, "vllm")
+        body = here.manifest(**with_tasks(here.inputs))
+        yield pool.submit(on_this_machine, body, here.inputs, folder, "vllm")
 
 
 @pytest.fixture(scope="module")
@@ -47,9 +48,9 @@ def finished(
     release: Release,  # noqa: ARG001  it must be there
     beside: Future[JSON],  # noqa: ARG001  it runs meanwhile
 ) -> LiveRun:
-    """Return a run that went from M0 to M2 undisturbed."""
+    """Return a run that went from M0 to M2 undisturbed, measured on tasks of lm-eval too."""
     with Witness(here.kube, here.namespace) as witness:
-        run = here.apply()
+        run = here.apply(**with_tasks(here.inputs))
         run.until_done(within=900)
     assert witness.wrong == []
     return run
@@ -116,6 +117,12 @@ def test_the_same_file_gives_the_same_models_on_one_machine(
 
     assert keys(shown) == keys(expected)
     assert digests(shown) == digests(expected)
+    tasks = shown["iterations"][2]["evaluation"]["nlp"]
+    assert {name: task["n"] for name, task in tasks.items()} == {
+        "capitals": 4,
+        "sums": 4,
+        "texts": 4,
+    }
 
 
 def test_every_child_ended_and_the_charts_own_test_passes(

@@ -14,6 +14,7 @@ import yaml
 
 from selfimprove_pipeline import show
 from selfimprove_pipeline.store.repository import Repository
+from support import benchmark_tasks
 from support.cli import MINIATURE, Cli
 from support.kube import JSON, Kube, kubectl
 from support.live_runs import LiveRun
@@ -53,6 +54,25 @@ def small(inputs: str, name: str = "run", **spec: Any) -> JSON:
     return {**body, "spec": merged(merged(merged(body["spec"], SMALL), here), spec)}
 
 
+def with_tasks(inputs: str) -> JSON:
+    """Return a spec that measures tasks of lm-eval beside the small run's suite."""
+    return {
+        "evaluation": {
+            "suites": [
+                {"name": "exactMatch", "uri": f"{inputs}/suite", "limit": 30},
+                {"name": "nlp", "uri": f"{inputs}/tasks", "limit": 4},
+            ]
+        }
+    }
+
+
+def inputs_on_disk(tasks: Path) -> dict[str, Path]:
+    """Return the folders that runs read, by their names in the store; tasks are written now."""
+    kinds = (benchmark_tasks.CHOICE, benchmark_tasks.ROLLING, benchmark_tasks.WRITING)
+    own = {part: MINIATURE / part for part in ("m0", "prompts", "suite")}
+    return {**own, "tasks": benchmark_tasks.write(tasks, kinds)}
+
+
 @dataclass(frozen=True)
 class Place:
     """A namespace, the bucket of its runs, and where their inputs are."""
@@ -61,7 +81,7 @@ class Place:
     namespace: str
     bucket: str
     inputs: str
-    """inputs is the URI under which m0, prompts and suite are."""
+    """inputs is the URI under which m0, prompts, suite and tasks are."""
     server: Server
     folder: Path
     runs: list[LiveRun] = field(default_factory=list)
@@ -137,9 +157,9 @@ def on_this_machine(body: JSON, inputs: str, folder: Path, engine: str) -> JSON:
     file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(body))
     cli = Cli(folder / "store", folder / "cache", engine)
-    for part in ("m0", "prompts", "suite"):
+    for part, path in inputs_on_disk(folder / "tasks").items():
         uri = f"{inputs}/{part}"
-        uploaded = cli("upload", str(MINIATURE / part), uri, "--store", str(cli.store))
+        uploaded = cli("upload", str(path), uri, "--store", str(cli.store))
         assert uploaded.code == 0, uploaded.errors
     ran = cli("run", str(file), "--store", str(cli.store), "--engine", engine)
     assert ran.code == 0, ran.errors
