@@ -17,7 +17,7 @@ import pytest
 from support.cli import Cli
 from support.kube import Kube, eventually
 from support.operators import OperatorProcess, install_definition
-from support.places import Place, digests, on_this_machine, place, small
+from support.places import Place, digests, inputs_on_disk, on_this_machine, place, small
 from support.s3 import Server
 
 FOLDER: Final = Path(__file__).parent
