@@ -179,4 +179,6 @@ def _set_fewshot(task: Task, wanted: int | None) -> None:
 def _line(error: Exception, folder: Path | None) -> str:
     """Return an error as one line, paths as seen from the folder."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if folder is None else text.replace(f"{folder}/", "")
+    if folder is None:
+        return text
+    return text.replace(f"{folder}/", "").replace(str(folder), folder.name)
