@@ -308,14 +308,21 @@ def test_a_task_that_cannot_be_had_is_named_in_one_line(
     assert str(tmp_path) not in message
 
 
+def test_a_folder_without_a_task_is_refused(tmp_path: Path) -> None:
+    """No YAML at all, and one that others include but that is no task itself."""
+    expected = r"expected tasks of lm-eval, found no \.yaml file in tasks; "
+    with pytest.raises(InputError, match=expected):
+        harness.benchmarks(write(tmp_path / "tasks", []))
+    (tmp_path / "tasks" / "part.yaml").write_text(json.dumps({"test_split": "test"}))
+    with pytest.raises(InputError, match="expected at least one task of lm-eval, found none; "):
+        harness.benchmarks(tmp_path / "tasks")
+
+
 def test_an_unknown_task_is_named(tmp_path: Path) -> None:
     """A name that neither the folder nor lm-eval has."""
     folder = write(tmp_path / "tasks", [CHOICE])
     with pytest.raises(InputError, match="tasks of tasks or lm-eval, found capitols; correct"):
         harness.benchmarks(folder, ["capitals", "capitols"])
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(InputError, match=r"found no \.yaml file in empty"):
-        harness.benchmarks(tmp_path / "empty")
 
 
 @pytest.mark.parametrize(

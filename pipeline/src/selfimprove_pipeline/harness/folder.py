@@ -46,6 +46,9 @@ def load(
             _localize(entry, cache)
         for name in names or [entry.name for entry in own if entry.kind in LEAVES]:
             loaded |= _tasks(manager, name, folder)
+    if not loaded:
+        msg = "expected at least one task of lm-eval, found none; name one or add its YAML"
+        raise InputError(msg)
     for name, task in loaded.items():
         _check_kind(name, task)
         _set_fewshot(task, num_fewshot)
