@@ -7,12 +7,14 @@ random and tiny: one whose tokenizer marks no beginning of a text, and one that 
 import json
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import lm_eval
 import pytest
+import torch
+import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
@@ -28,7 +30,8 @@ from support.models import LLAMA3_CONFIG, LLAMA3_SPECIAL, byte_level, tiny_qwen2
 
 MAX_LENGTH = 256
 LONGEST_SCORED = MAX_LENGTH - 1
-ENDS: Final = [259, 262]
+PLAIN_END: Final = 260
+MARKING_ENDS: Final = (259, 262)
 
 TASKS: Final = (
     benchmark_tasks.CHOICE,
@@ -46,10 +49,13 @@ class Model:
     tasks: Path
     renderer: Renderer
     engine: Engine
+    written: list[Completion] = field(default_factory=list)
 
     def answer(self, requests: Sequence[Request]) -> Mapping[str, Completion]:
         distinct = {request.key: request for request in requests}
-        return {row.key: row for row in self.engine.complete(distinct.values())}
+        completions = list(self.engine.complete(distinct.values()))
+        self.written += [row for row in completions if row.log_likelihood is None]
+        return {row.key: row for row in completions}
 
     def outcomes(self, *, chat_template: bool) -> dict[str, harness.Outcome]:
         """Return what our own way through the tasks comes to."""
@@ -99,12 +105,23 @@ def marking(folder: Path) -> Path:
     """Write a model whose tokenizer puts a token before each text."""
     tiny_qwen2(folder, max_length=MAX_LENGTH, seed=1)
     byte_level(folder, special=LLAMA3_SPECIAL, config=LLAMA3_CONFIG)
-    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": ENDS}))
-    return folder
+    return fond_of_ending(folder, *MARKING_ENDS)
 
 
 def plain(folder: Path) -> Path:
-    return tiny_qwen2(folder, max_length=MAX_LENGTH)
+    return fond_of_ending(tiny_qwen2(folder, max_length=MAX_LENGTH), PLAIN_END)
+
+
+@torch.inference_mode()
+def fond_of_ending(folder: Path, *ends: int) -> Path:
+    """Let a model end its text where it would have put the token that it puts most often."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder)
+    texts = torch.randint(32, 127, (64, 20), generator=torch.Generator().manual_seed(3))
+    favourite = int(model(texts).logits.argmax(dim=-1).flatten().mode().values)
+    model.lm_head.weight[ends[-1]] = model.lm_head.weight[favourite] * 1.01
+    model.save_pretrained(folder)
+    (folder / "generation_config.json").write_text(json.dumps({"eos_token_id": [*ends]}))
+    return folder
 
 
 def half_known(folder: Path, renderer: Renderer, engine: Engine) -> Path:
@@ -179,6 +196,8 @@ def test_each_request_gets_what_it_gets_of_lm_evals_own_backend(
         assert [one for _, one in ours] == [one for _, one in theirs]
     assert told(found, "texts") == close(told(expected, "texts"))
     # The start of a letter that was not finished is shown as such, or not at all.
+    endings = {(row.finish_reason, row.stop_text is None) for row in model.written}
+    assert endings == {("stop", True), ("stop", False), ("length", True)}
     whole = [text.rstrip("\ufffd") for text in told(expected, "sums")]
     assert [text.rstrip("\ufffd") for text in told(found, "sums")] == whole
 

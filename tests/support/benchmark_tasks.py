@@ -70,7 +70,7 @@ WRITING: Final[Mapping[str, Any]] = {
     "output_type": "generate_until",
     "doc_to_text": "{{sum}} =",
     "doc_to_target": "{{total}}",
-    "generation_kwargs": {"until": ["\n\n", "}"], "max_gen_toks": 24},
+    "generation_kwargs": {"until": ["\n\n", "}", "K"], "max_gen_toks": 24},
     "metric_list": [
         {
             "metric": "exact_match",

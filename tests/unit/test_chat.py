@@ -250,3 +250,43 @@ def test_a_folder_without_tokenizer_is_named_in_one_line(tmp_path: Path) -> None
     with pytest.raises(InputError, match="expected a tokenizer in ") as raised:
         Renderer(tmp_path, Chat())
     assert "\n" not in str(raised.value)
+
+
+def test_a_bare_text_gets_the_tokenizers_own_marks_once(llama3: Path, chatml: Path) -> None:
+    """As lm-eval's backends do: one beginning, also where the text brings it; none if told."""
+    marking, plain = Renderer(llama3, Chat()), Renderer(chatml, Chat())
+    assert marking.text_ids("Hi") == (BEGIN, *b"Hi")
+    assert marking.text_ids("<|begin_of_text|>Hi") == (BEGIN, *b"Hi")
+    assert marking.text_ids("Hi", is_marked=False) == (*b"Hi",)
+    assert marking.text_ids("<|begin_of_text|>Hi", is_marked=True) == (BEGIN, BEGIN, *b"Hi")
+    assert plain.text_ids("Hi") == plain.text_ids("Hi", is_marked=True) == (*b"Hi",)
+
+
+def test_a_text_without_context_begins_with_the_tokenizers_beginning_or_else_its_end(
+    llama3: Path, chatml: Path
+) -> None:
+    """Bos before eos; the text of the end is what a stop text has to be."""
+    marking, plain = Renderer(llama3, Chat()), Renderer(chatml, Chat())
+    assert (marking.first_id, marking.end_id) == (BEGIN, END_OF_TEXT)
+    assert marking.end_text == "<|end_of_text|>"
+    assert (plain.first_id, plain.end_id, plain.end_text) == (IM_END, IM_END, "<|im_end|>")
+
+
+def test_a_history_is_rendered_to_where_the_assistant_speaks_or_goes_on(chatml: Path) -> None:
+    """Open, or with the beginning of an answer that is left without its end."""
+    renderer = Renderer(chatml, Chat())
+    answer = Message(role="assistant", content="It is")
+    opened = "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
+    assert renderer.history_text(user("Hi"), is_open=True) == opened
+    assert renderer.history_text((*user("Hi"), answer), is_open=False) == f"{opened}It is"
+
+
+def test_a_history_loses_a_system_message_that_the_template_refuses(tmp_path: Path) -> None:
+    """As lm-eval's backends do; what the template refuses otherwise is an error."""
+    refusing = "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no') }}{% endif %}"
+    config = {**CHATML_CONFIG, "chat_template": refusing + CHATML}
+    folder = byte_level(tmp_path / "refusing", special=CHATML_SPECIAL, config=config)
+    renderer = Renderer(folder, Chat())
+    history = (Message(role="system", content="Be kind."), *user("Hi"))
+    found = renderer.history_text(history, is_open=True)
+    assert found == renderer.history_text(user("Hi"), is_open=True)

@@ -29,6 +29,18 @@ from support.endpoint import Asked, Endpoint, Reply, chat, serving
 from support.models import tiny_qwen2
 from support.runs import run
 
+LONG = """
+task: long
+dataset_path: json
+dataset_kwargs: {data_files: {test: data/sums.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{sum}} ="
+doc_to_target: "{{total}}"
+process_results: !function words.lengths
+generation_kwargs: {until: ["!"], max_gen_toks: 3}
+metric_list: [{metric: length, aggregation: mean, higher_is_better: false}]
+"""
 LANGUAGES = ("en", "es", "de")
 QUESTIONS = 10
 NAMES: tuple[Stage, ...] = ("evaluate", "judge")
@@ -123,7 +135,8 @@ def test_answers_of_both_turns_are_graded_and_tasks_are_scored(tmp_path: Path) -
     assert {row.language for row in rows} == {"capitals", "sums", "texts"}
     right = [row.score for row in rows if row.language == "capitals" and row.score is not None]
     assert of_tasks.measures["capitals/acc_norm"] == pytest.approx(sum(right) / len(right))
-    assert of_tasks.versions["lm-eval"] == stages.HARNESS
+    assert of_tasks.versions["lm-eval"] == of_tasks.recipe["suite.harness"] == stages.HARNESS
+    assert not [path for path in of_tasks.recipe if path.startswith("languages")]
     assert len(of_tasks.versions["task capitals"]) == 12
     content = json.loads(setting.repository.content(of_tasks, stages.RESULTS))
     assert set(content["results"]) == {"capitals", "sums", "texts"}
@@ -162,6 +175,23 @@ def test_other_files_of_tasks_are_another_artifact(tmp_path: Path) -> None:
         setting.store.write("s3://eval/tasks/data/sums.jsonl", b'{"sum": "1 + 1", "total": "2"}\n')
         after = replace(setting).iteration(0, setting.base).suites
     assert {place for place in before if before[place] != after[place]} == {("nlp", "tasks")}
+
+
+def test_a_score_beyond_1_is_in_the_measures_alone(tmp_path: Path) -> None:
+    """A table of shares has no place for it; lm-eval tells it all the same."""
+    with graded(tmp_path) as (_, setting):
+        for name in ("capitals", "texts", "sums"):
+            setting.store.delete([f"s3://eval/tasks/{name}.yaml"])
+        setting.store.write("s3://eval/tasks/long.yaml", LONG.encode())
+        code = b"def lengths(document, texts):\n    return {'length': 7.0}\n"
+        setting.store.write("s3://eval/tasks/words.py", code)
+        found = work(setting).get("evaluate")
+        assert found is not None
+        manifest = found.manifests["nlp.tasks"]
+        rows = setting.repository.rows(manifest, Evaluated)
+    assert manifest.measures["long/length"] == 7
+    assert "long/score" not in manifest.measures
+    assert {row.score for row in rows} == {None}
 
 
 def test_a_folder_without_tasks_is_told_before_anything_runs(tmp_path: Path) -> None:

@@ -46,6 +46,9 @@ def load(
             _localize(entry, cache)
         for name in names or [entry.name for entry in own if entry.kind in LEAVES]:
             loaded |= _tasks(manager, name, folder)
+    if not loaded:
+        msg = "expected at least one task of lm-eval, found none; name one or add its YAML"
+        raise InputError(msg)
     for name, task in loaded.items():
         _check_kind(name, task)
         _set_fewshot(task, num_fewshot)
@@ -179,4 +182,6 @@ def _set_fewshot(task: Task, wanted: int | None) -> None:
 def _line(error: Exception, folder: Path | None) -> str:
     """Return an error as one line, paths as seen from the folder."""
     text = " ".join(f"{type(error).__name__}: {error}".split())
-    return text if folder is None else text.replace(f"{folder}/", "")
+    if folder is None:
+        return text
+    return text.replace(f"{folder}/", "").replace(str(folder), folder.name)

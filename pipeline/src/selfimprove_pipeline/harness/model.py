@@ -94,9 +94,9 @@ class EngineLM(TemplateLM):  # type: ignore[misc]  # theirs has no types
 
     def loglikelihood_rolling(self, requests: list[Instance], **_: Any) -> list[float]:
         """Return what all tokens of a text come to in nats, window by window."""
-        windows = [(None, *window) for request in requests for window in self._windows(request)]
-        found = iter(self._loglikelihood_tokens(windows))
-        return [sum(next(found)[0] for _ in self._windows(request)) for request in requests]
+        windows = [self._windows(request) for request in requests]
+        found = iter(self._loglikelihood_tokens([(None, *one) for some in windows for one in some]))
+        return [sum(next(found)[0] for _ in some) for some in windows]
 
     def generate_until(self, requests: list[Instance], **_: Any) -> list[str]:
         """Return the text that follows each context, up to what ends it."""
