@@ -85,6 +85,20 @@ def setting_of(root: Path, endpoint: Endpoint, **judge: Any) -> Setting:
     return Setting(made, store, repository, toolchain, "transformers", root / "cache")
 
 
+def limited(setting: Setting, limit: int) -> Setting:
+    """Return the run with some documents of each task alone."""
+    spec = setting.spec
+    suites = [
+        suite.model_copy(update={"limit": limit}) if suite.has_tasks else suite
+        for suite in spec.evaluation.suites
+    ]
+    evaluation = spec.evaluation.model_copy(update={"suites": tuple(suites)})
+    run = setting.run.model_copy(
+        update={"spec": spec.model_copy(update={"evaluation": evaluation})}
+    )
+    return replace(setting, run=run)
+
+
 def work(setting: Setting) -> Survey:
     """Run the worker on M0 and note what it has made."""
     start = engines.starter(setting)
@@ -169,12 +183,14 @@ def test_a_budget_counts_grades(tmp_path: Path) -> None:
 
 
 def test_other_files_of_tasks_are_another_artifact(tmp_path: Path) -> None:
-    """A changed document changes the key of the tasks, and of nothing else."""
+    """A changed document changes the key of the tasks, and of nothing else; so does a limit."""
     with graded(tmp_path) as (_, setting):
         before = setting.iteration(0, setting.base).suites
         setting.store.write("s3://eval/tasks/data/sums.jsonl", b'{"sum": "1 + 1", "total": "2"}\n')
         after = replace(setting).iteration(0, setting.base).suites
+        fewer = limited(setting, 3).iteration(0, setting.base).suites
     assert {place for place in before if before[place] != after[place]} == {("nlp", "tasks")}
+    assert len({found["nlp", "tasks"] for found in (before, after, fewer)}) == 3
 
 
 def test_a_score_beyond_1_is_in_the_measures_alone(tmp_path: Path) -> None:
