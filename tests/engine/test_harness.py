@@ -160,7 +160,10 @@ def model(
         engine = TransformersEngine(folder, stop_token_ids=ends)
     else:
         engine = vllm_engine.start(folder, inference=Inference(), dtype="auto", stop_token_ids=ends)
-    yield Model(folder, half_known(base / "tasks", renderer, engine), renderer, engine)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CXX", "none-such")  # as in an image, which has no compiler
+        patch.setenv("TORCHINDUCTOR_CACHE_DIR", str(base / "compiled"))
+        yield Model(folder, half_known(base / "tasks", renderer, engine), renderer, engine)
     engine.close()
 
 

@@ -54,6 +54,7 @@ def start(
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
+    _compile_nothing_on_processors()
     # Imported here because vLLM reads the environment above as it is imported.
     from vllm import EngineArgs  # noqa: PLC0415
     from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
@@ -170,6 +171,17 @@ class VllmEngine:
         room = self._max_model_len - len(request.prompt)
         params = _sampling(request, room=room, stop_token_ids=self._stop_token_ids)
         engine.add_request(request.key, tokens_input(list(request.prompt)), params)
+
+
+def _compile_nothing_on_processors() -> None:
+    """Keep vLLM from compiling, on processors, what ranks scored tokens.
+
+    All else runs eagerly there, and images have no compiler. It is decided as vLLM is imported.
+    """
+    import torch  # noqa: PLC0415 - takes seconds
+
+    if not torch.accelerator.is_available():
+        os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> dict[str, Any]:
