@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from support import benchmark_tasks
 from support.cli import MINIATURE, Cli
 
 pytestmark = pytest.mark.e2e
@@ -65,6 +66,27 @@ def test_a_second_evaluation_starts_no_engine(tmp_path: Path) -> None:
     assert len(manifests) == 6
     assert len([m for m in manifests if m["seconds"].get("engineStart")]) == 1
     assert files(tmp_path / "first") == files(tmp_path / "second")
+
+
+def test_tasks_of_lm_eval_alone_need_no_languages(tmp_path: Path) -> None:
+    """A folder of tasks, no run: a table of all metrics, and the results as lm-eval writes them."""
+    cli = Cli(tmp_path / "store", tmp_path / "cache")
+    tasks = (benchmark_tasks.CHOICE, benchmark_tasks.ROLLING, benchmark_tasks.WRITING)
+    folder = benchmark_tasks.write(tmp_path / "tasks", tasks)
+    command = ["evaluate", str(MINIATURE / "m0"), f"--suite=nlp={folder}", "--engine", cli.engine]
+    done = cli(*command, "--store", str(cli.store), "--out", str(tmp_path / "out"))
+
+    assert done.code == 0, done.errors
+    assert "bits_per_byte" in done.output
+    results = json.loads((tmp_path / "out/lm-eval/nlp.json").read_text())
+    assert set(results["results"]) == {"capitals", "sums", "texts"}
+    told = json.loads((tmp_path / "out/evaluation.json").read_text())["suites"]["nlp"]
+    value = results["results"]["capitals"]["acc_norm,none"]
+    assert told["capitals"]["score"]["value"] == told["capitals"]["acc_norm"]["value"] == value
+    rows = (tmp_path / "out/rows/nlp.capitals.jsonl").read_text().splitlines()
+    assert sum(json.loads(row)["score"] for row in rows) == pytest.approx(value * len(rows))
+    page = (tmp_path / "out/evaluation.md").read_text()
+    assert "| texts | bits&#95;per&#95;byte |" in page
 
 
 def files(folder: Path) -> dict[str, bytes]:
