@@ -145,7 +145,7 @@ def test_a_fault_in_every_stage_costs_no_row(
     Batches differ after a fault, and with them the last bits of what vLLM computes.
     """
     with Witness(here.kube, here.namespace) as witness:
-        run = here.apply("disturbed", iterations=1)
+        run = here.apply("disturbed", iterations=1, **with_tasks(here.inputs))
         run.until_at("check", 0)
         release.kill()
         faults.delete_pod(run.kube, run.until_at("inference", 0, stage="evaluate"))

@@ -127,7 +127,7 @@ class Place:
         for part, artifact in found["artifacts"].items():
             manifest = repository.manifest(stage, artifact["key"])
             assert manifest is not None, f"expected the artifact {stage} {part}, found none"
-            file = manifest.files[0].name
+            file = next(file.name for file in manifest.files if file.is_payload)
             content = repository.store.read(repository.uri(stage, manifest.key) + file) or b""
             rows[part] = [json.loads(line) for line in content.splitlines()]
         return rows
