@@ -7,7 +7,7 @@ from rich.table import Table
 
 from selfimprove_pipeline import stages
 from selfimprove_pipeline.recipe import Stage
-from selfimprove_pipeline.recipe.sources import Baseline
+from selfimprove_pipeline.recipe.evaluation import Baseline
 from selfimprove_pipeline.stages import TABLE
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.survey import StageState, Survey, survey

@@ -13,7 +13,7 @@ from typing import Any, Final, Literal
 from selfimprove_pipeline import artifacts, recipe
 from selfimprove_pipeline.artifacts import StopReason
 from selfimprove_pipeline.recipe import Spec, Stage, Suite
-from selfimprove_pipeline.recipe.sources import Baseline
+from selfimprove_pipeline.recipe.evaluation import Baseline
 
 Image = Literal["inference", "light", "training"]
 

@@ -15,8 +15,8 @@ from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external.versions import fingerprint
 from selfimprove_pipeline.questions import Opinion, Question
 from selfimprove_pipeline.recipe import Judge, Spec
+from selfimprove_pipeline.recipe.evaluation import JudgeBudget
 from selfimprove_pipeline.recipe.sampling import External
-from selfimprove_pipeline.recipe.sources import JudgeBudget
 from selfimprove_pipeline.translate import Direction, Passage
 
 __all__ = ["Questioned", "Spent", "Translator", "fingerprint", "judge", "translator"]

@@ -14,6 +14,7 @@ from pydantic import Field, StringConstraints
 from pydantic.fields import FieldInfo
 
 from selfimprove_pipeline.recipe.base import LANGUAGE_PATTERN, Affects, Part, Stage
+from selfimprove_pipeline.recipe.evaluation import SUITE_KINDS, Evaluation, Judge, Suite
 from selfimprove_pipeline.recipe.gates import Gates
 from selfimprove_pipeline.recipe.lifecycle import (
     Deadlines,
@@ -30,17 +31,7 @@ from selfimprove_pipeline.recipe.sampling import (
     Pairing,
     Translation,
 )
-from selfimprove_pipeline.recipe.sources import (
-    SUITE_KINDS,
-    Chat,
-    Evaluation,
-    Judge,
-    Languages,
-    Model,
-    Prompts,
-    Storage,
-    Suite,
-)
+from selfimprove_pipeline.recipe.sources import Chat, Languages, Model, Prompts, Storage
 from selfimprove_pipeline.recipe.training import Lora, Training
 
 __all__ = [
