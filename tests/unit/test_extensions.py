@@ -26,7 +26,10 @@ class Tone:
             if content is None:
                 raise ValueError(f"no {language}.txt")
             lines = content.decode().splitlines()
-            found[language] = tuple(Prompt(id=str(n), prompt=t) for n, t in enumerate(lines))
+            found[language] = tuple(
+                Prompt(id=str(n), prompt=text, follows="0" if text.startswith(">") else None)
+                for n, text in enumerate(lines)
+            )
         return found
 
     def score(self, completion, row, language):
@@ -105,6 +108,20 @@ def test_a_file_that_the_package_refuses_is_wrong_input() -> None:
     message = r"s3://eval/tone: my-evals/tone cannot read it: no fr\.txt"
     with pytest.raises(InputError, match=message):
         suites.read(suite(), ("en", "fr"), FILES.get)
+
+
+@pytest.mark.parametrize(
+    ("lines", "complaint"),
+    [
+        (b"Hallo", "expected my-evals/tone to give each id once and the same ones"),
+        (b"Hallo\n> Ade", "expected my-evals/tone to give prompts that follow no other"),
+    ],
+)
+def test_rows_that_are_not_parallel_are_refused(lines: bytes, complaint: str) -> None:
+    """As those of any suite, and conversations are for mtBench alone."""
+    files = {**FILES, "s3://eval/tone/de.txt": lines}
+    with pytest.raises(InputError, match=complaint):
+        suites.read(suite(), ("en", "de"), files.get)
 
 
 def test_a_score_beyond_1_is_refused() -> None:

@@ -108,6 +108,17 @@ def test_without_gold_answers_more_answers_in_a_wrong_language_are_worse() -> No
     assert (better.decision, better.change) == ("Passed", 0.5)
 
 
+def test_fractions_of_a_score_are_tested_too() -> None:
+    """A suite of another package may score from 0 to 1; a clear loss of .3 is one."""
+    before, now = answers("es", [0.9] * 60), answers("es", [0.6] * 60)
+    (worse,) = gates.compare({"es": before}, {"es": now}, ["es"])
+    (same,) = gates.compare({"es": before}, {"es": before}, ["es"])
+    assert worse.decision == "Worse"
+    assert worse.p is not None
+    assert worse.p < 0.001
+    assert same.decision == "Passed"
+
+
 def test_a_suite_that_counts_languages_ignores_gold_answers() -> None:
     """All answers right in one model and none in the other: equal by their languages."""
     before, now = answers("es", right(60)), answers("es", right(0))

@@ -193,21 +193,47 @@ def test_other_files_of_tasks_are_another_artifact(tmp_path: Path) -> None:
     assert len({found["nlp", "tasks"] for found in (before, after, fewer)}) == 3
 
 
-def test_a_score_beyond_1_is_in_the_measures_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("values", "is_better"),
+    [("7.0", "true"), ("0.5 if document['sum'] == '1 + 1' else 7.0", "true"), ("0.5", "false")],
+    ids=["beyond 1", "of some documents beyond 1", "less is better"],
+)
+def test_what_is_no_share_of_right_answers_is_in_the_measures_alone(
+    tmp_path: Path, values: str, is_better: str
+) -> None:
     """A table of shares has no place for it; lm-eval tells it all the same."""
     with graded(tmp_path) as (_, setting):
         for name in ("capitals", "texts", "sums"):
             setting.store.delete([f"s3://eval/tasks/{name}.yaml"])
-        setting.store.write("s3://eval/tasks/long.yaml", LONG.encode())
-        code = b"def lengths(document, texts):\n    return {'length': 7.0}\n"
-        setting.store.write("s3://eval/tasks/words.py", code)
+        yaml = LONG.replace("false", is_better)
+        setting.store.write("s3://eval/tasks/long.yaml", yaml.encode())
+        code = f"def lengths(document, texts):\n    return {{'length': {values}}}\n"
+        setting.store.write("s3://eval/tasks/words.py", code.encode())
         found = work(setting).get("evaluate")
         assert found is not None
         manifest = found.manifests["nlp.tasks"]
         rows = setting.repository.rows(manifest, Evaluated)
-    assert manifest.measures["long/length"] == 7
+    assert manifest.measures["long/length"] > 0
     assert "long/score" not in manifest.measures
     assert {row.score for row in rows} == {None}
+
+
+def test_the_orders_of_contests_are_in_no_key_of_a_grade(tmp_path: Path) -> None:
+    """An answer stands alone before the judge."""
+    with graded(tmp_path) as (_, setting):
+        recipe = work(setting)["judge"].manifests["mtBench.de"].recipe
+    assert recipe["evaluation.judge.model"] == "judge"
+    assert "evaluation.judge.positions" not in recipe
+
+
+def test_names_that_leave_the_folder_are_refused(tmp_path: Path) -> None:
+    """A store may hold any key; nothing is written beside the folder."""
+    with graded(tmp_path) as (_, setting):
+        for name in ("../out.yaml", "/out.yaml"):
+            found = replace(setting)
+            vars(found)["tasks"] = {"nlp": {"a.yaml": b"", name: b""}}
+            with pytest.raises(InputError, match="expected names of files inside the folder"):
+                work(found)
 
 
 def test_a_folder_without_tasks_is_told_before_anything_runs(tmp_path: Path) -> None:
@@ -229,17 +255,19 @@ def test_the_report_has_a_table_of_grades_and_one_of_tasks(tmp_path: Path) -> No
     assert "## Multilingual MT-Bench: mean grade from 0 to 10" in page
     assert "| M0 | 6.00 6.00-6.00 | 6.00 6.00-6.00 | 6.00 6.00-6.00 | 6.00 | 6.00 |" in page
     assert "### Grades in full" in page
-    assert "| M0, told the language | es | 6.00 (6.00-6.00) | 4.00 | 8.00 | 20 | 0 |" in page
+    assert "| M0, told the language | es | 6.00 (6.00-6.00) | 4.00 | 8.00 | 10 | 0 |" in page
     assert "## Multilingual NLP benchmarks: tasks of lm-eval" in page
     assert "| Model | capitals | sums | texts | Mean of all |" in page
     assert "| M0 | texts | bits&#95;per&#95;byte |" in page
     assert "Multilingual MT-Bench" not in page.partition("Tables of the paper that")[2]
     assert json.loads(shown["nlp.M0.lm-eval.json"])["results"]["capitals"]["sample_len"] == 6
     rates = shown["csv"].splitlines()
-    assert "M0,mtBench,de,grade,6.0,20,6.0,6.0" in rates
+    assert "M0,mtBench,de,grade,6.0,10,6.0,6.0" in rates
     value = found["evaluate"].manifests["nlp.tasks"].measures["texts/bits_per_byte"]
     assert f"M0,nlp,texts,bits_per_byte,{value},4,," in rates
     assert "Win, tie, lose" not in shown["html"]
+    measures_of_texts = {row.split(",")[3] for row in rates if ",nlp,texts," in row}
+    assert measures_of_texts == {"word_perplexity", "byte_perplexity", "bits_per_byte"}
 
 
 def test_compare_tells_two_models_apart_on_each_task(tmp_path: Path) -> None:
@@ -268,5 +296,5 @@ def test_show_tells_grades_and_tasks(tmp_path: Path) -> None:
     assert evaluation["mtBench"]["en"]["grade"] == 6
     assert evaluation["nlp"]["capitals"]["n"] == 6
     numbers = "\n".join(show.key_numbers(told))
-    assert "mtBench: de 6.000 [6.000, 6.000] (n 20)" in numbers
+    assert "mtBench: de 6.000 [6.000, 6.000] (n 10)" in numbers
     assert "texts bits_per_byte" in numbers

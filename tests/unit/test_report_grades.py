@@ -18,6 +18,7 @@ from selfimprove_pipeline.report import (
     records,
     results,
     run_records,
+    wording,
 )
 from selfimprove_pipeline.report.judgements import Ruling
 from selfimprove_pipeline.report.story import Entry, Judged, SuiteStory
@@ -43,7 +44,7 @@ def ruling(model: int, language: str, rows: Sequence[Grade], *, baseline: str = 
         iteration=model,
         language=language,
         measures=turns.measures(rows),
-        decided=counts["judged"],
+        decided=counts["conversations"],
         malformed=counts["malformed"],
     )
     return Ruling(judged, grades=rows)
@@ -94,7 +95,7 @@ def test_the_numbers_of_turns_are_of_half_the_answers() -> None:
     """So that of the mean of one turn no count stands, and no interval."""
     rows = [row for row in run_records.rates(story(suites=(graded(),))) if row["model"] == "M1"]
     told = {row["measure"]: (row["value"], row["n"]) for row in rows if row["language"] == "de"}
-    assert told["grade"] == (5.5, 2 * COUNT)
+    assert told["grade"] == (5.5, COUNT)
     assert told["gradeOfTurn1"] == (7.0, None)
     (mean,) = [row for row in rows if row["language"] == run_records.MEAN_OF_OTHERS]
     assert (mean["measure"], mean["value"]) == ("grade", 5.5)
@@ -140,3 +141,4 @@ def test_tasks_stand_in_the_place_of_languages() -> None:
     assert made.measured[0, "de"].score is not None
     assert made.measured[0, "de"].score.successes == pytest.approx(COUNT / 4)
     assert not list(records.harness_records(made, 0))
+    assert wording.headline(told) == "arc .50 → .50, de .25 → .25 after one iteration"

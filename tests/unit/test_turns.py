@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from selfimprove_pipeline import conversation, evaluate, mt_bench, suites, turns
+from selfimprove_pipeline import conversation, evaluate, mt_bench, prompts, suites, turns
 from selfimprove_pipeline.artifacts import Evaluated, Grade, Message, Prompt
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
@@ -94,12 +94,13 @@ def test_a_limit_counts_questions_and_not_turns() -> None:
     assert suites.first(rows, None) == rows
 
 
-def test_a_good_answer_is_in_the_digest_of_the_suite() -> None:
-    """A judge sees it, so that another one is another suite."""
+def test_a_good_answer_is_a_matter_of_the_judge_alone() -> None:
+    """Another one makes other grades of the same answers."""
     suite = Suite(name="mtBench", uri="s3://eval/mt")
     other = {**MATHS, "reference": ["4", "9"]}
-    digests = {suites.digest(suite, read(jsonl(row))["en"]) for row in (MATHS, other)}
-    assert len(digests) == 2
+    rows = [read(jsonl(row))["en"] for row in (MATHS, other)]
+    assert len({suites.digest(suite, found) for found in rows}) == 1
+    assert len({prompts.reference_digest(found) for found in rows}) == 2
 
 
 @pytest.mark.parametrize(
@@ -114,6 +115,7 @@ def test_a_good_answer_is_in_the_digest_of_the_suite() -> None:
         (jsonl({**QUESTION, "turns": "ab"}), 'expected turns to be 2 texts, found "ab"'),
         (jsonl({**MATHS, "reference": ["4"]}), "expected reference to be 2 texts"),
         (jsonl(QUESTION, QUESTION), "en.jsonl:2: expected each question_id once, found 81 again"),
+        (jsonl(QUESTION, {**QUESTION, "question_id": "81/2"}), "once, found 81/2 again"),
     ],
 )
 def test_each_mistake_in_a_file_is_told_with_its_line(line: str, complaint: str) -> None:
@@ -212,6 +214,7 @@ def test_an_answer_in_a_wrong_language_has_0_without_a_question() -> None:
     counts = turns.counts([ruled, graded(second, "<score>6</score>")])
     assert counts == {
         "judged": 2,
+        "conversations": 1,
         "byRule": 1,
         "malformed": 0,
         "questions": 1,

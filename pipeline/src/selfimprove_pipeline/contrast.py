@@ -6,7 +6,7 @@ the paired one of `statistics`. `report.comparison` tells them, `gates` acts on 
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeVar
+from typing import Final, Literal, TypeVar
 
 from selfimprove_pipeline.artifacts import Evaluated
 from selfimprove_pipeline.statistics import (
@@ -19,6 +19,8 @@ from selfimprove_pipeline.statistics import (
     sign_flip,
 )
 
+FRACTIONS: Final = 10
+"""Scores between 0 and 1 are tested as multiples of one tenth."""
 Measure = Literal["score", "offTarget"]
 """What a suite is judged by: right answers, or without gold answers those in a wrong language."""
 
@@ -63,8 +65,9 @@ ContrastT = TypeVar("ContrastT", bound=Contrast)
 def contrast(language: str, a: Values, b: Values, *, steps: int = 1) -> Contrast:
     """Return the difference in one language; both have a value for each id.
 
-    Values are multiples of 1 / steps, or are rounded to such for p.
+    Values are multiples of 1 / steps, or are rounded to such for p; fractions to tenths at least.
     """
+    steps = max(steps, _steps_of([a, b]))
     return Contrast(
         language=language,
         a=mean_of([a]),
@@ -76,6 +79,7 @@ def contrast(language: str, a: Values, b: Values, *, steps: int = 1) -> Contrast
 
 def of_means(a: Sequence[Values], b: Sequence[Values], *, steps: int) -> Contrast:
     """Return the difference of the means; a prompt's mean over the languages is one value."""
+    steps = max(steps, _steps_of([*a, *b]))
     means = [found for found in (mean_over(a), mean_over(b)) if found is not None]
     is_parallel = len(means) == 2  # noqa: PLR2004  A and B
     return Contrast(
@@ -85,6 +89,12 @@ def of_means(a: Sequence[Values], b: Sequence[Values], *, steps: int) -> Contras
         difference=paired_bootstrap(*means) if is_parallel else None,
         p=sign_flip(*means, steps=steps) if is_parallel else None,
     )
+
+
+def _steps_of(values: Iterable[Values]) -> int:
+    """Return into how many steps p needs one to be cut: none where all values are whole."""
+    is_whole = all(value.is_integer() for rows in values for value in map(float, rows.values()))
+    return 1 if is_whole else FRACTIONS
 
 
 def corrected(contrasts: Sequence[ContrastT]) -> tuple[ContrastT, ...]:

@@ -46,6 +46,14 @@ def read(
         told = ", ".join(tag for tag, rows in found.items() if rows) or "none"
         message = f"{uri}: expected {kind} to find rows in {', '.join(languages)}, found {told}"
         raise InputError(message)
+    ids = {language: [row.id for row in rows] for language, rows in found.items()}
+    is_parallel = all(set(own) == set(ids[languages[0]]) for own in ids.values())
+    if not is_parallel or any(len(set(own)) < len(own) for own in ids.values()):
+        message = f"{uri}: expected {kind} to give each id once and the same ones in every language"
+        raise InputError(message)
+    if any(row.follows for rows in found.values() for row in rows):
+        message = f"{uri}: expected {kind} to give prompts that follow no other, found some that do"
+        raise InputError(message)
     return {language: found[language] for language in languages}
 
 

@@ -41,12 +41,13 @@ def _rows(name: str, content: bytes | None, mistakes: list[str]) -> Iterator[Pro
         if not line.strip():
             continue
         problem, turns = _question(line)
-        if not problem and turns[0].id in seen:
-            problem = f"expected each question_id once, found {turns[0].id} again"
+        again = next((turn.id for turn in turns if turn.id in seen), None)
+        if again is not None:
+            problem = f"expected each question_id once, found {again} again"
         if problem:
             mistakes.append(f"{name}:{number}: {problem}")
             continue
-        seen.add(turns[0].id)
+        seen.update(turn.id for turn in turns)
         yield from turns
 
 

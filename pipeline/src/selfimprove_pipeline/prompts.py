@@ -189,11 +189,13 @@ def raise_if_any(mistakes: Sequence[str]) -> None:
 
 
 def suite_digest(rows: Sequence[Prompt]) -> str:
-    """Return the digest of a suite's rows, gold answers included."""
-    return artifacts.digest([_whole(row) for row in rows])
+    """Return the digest of a suite's rows, gold answers included, without what a judge may see."""
+    follows = {row.id: [row.follows] for row in rows if row.follows is not None}
+    return artifacts.digest(
+        [[row.id, row.prompt, row.answer, *follows.get(row.id, ())] for row in rows]
+    )
 
 
-def _whole(row: Prompt) -> list[str | None]:
-    """Return everything that a row holds; most have no more than a prompt and its answer."""
-    rest = [row.follows, row.reference]
-    return [row.id, row.prompt, row.answer, *(rest if any(rest) else ())]
+def reference_digest(rows: Sequence[Prompt]) -> str:
+    """Return the digest of what a judge may see beside the answers."""
+    return artifacts.digest([[row.id, row.reference] for row in rows])

@@ -146,7 +146,8 @@ def evaluation(
         suites.setdefault(suite, {})[language] = {**manifest.measures, "n": manifest.rows}
     for part, manifest in judged.items():
         suite, language = part.split(".", 1)
-        told = {name: manifest.counts[name] for name in ("judged", "malformed")}
+        counts = ("judged", "malformed", "conversations")
+        told = {name: manifest.counts[name] for name in counts if name in manifest.counts}
         suites.setdefault(suite, {}).setdefault(language, {}).update({**manifest.measures, **told})
     return suites
 
@@ -219,7 +220,8 @@ def _score(measures: Mapping[str, float], counts_languages: bool) -> str:
     for name in ("winRate", "grade"):
         if name in measures:
             low, high = measures[f"{name}Low"], measures[f"{name}High"]
-            return f"{measures[name]:.3f} [{low:.3f}, {high:.3f}] (n {measures['judged']:.0f})"
+            n = measures.get("conversations", measures["judged"])
+            return f"{measures[name]:.3f} [{low:.3f}, {high:.3f}] (n {n:.0f})"
     name = "score" if "score" in measures and not counts_languages else "offTarget"
     if name not in measures:  # a task of lm-eval without a metric of its documents
         name = next(iter(measures))

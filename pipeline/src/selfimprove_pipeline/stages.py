@@ -143,6 +143,9 @@ class Iteration:
     difficulties: Mapping[tuple[str, str], str] = field(default_factory=dict)
     """difficulties holds, by judged suite and language, the digest of how hard the instructions
     are, where that is given."""
+    references: Mapping[tuple[str, str], str] = field(default_factory=dict)
+    """references holds, by graded suite and language, the digest of the good answers that a judge
+    may be shown."""
     earlier: Mapping[str, str] = field(default_factory=dict)
     """earlier holds the digests of the evaluation of M(index - 1) by part, if a gate asks."""
     stop: StopReason | None = None
@@ -311,10 +314,11 @@ def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
     for suite, language in judged_suites(iteration):
         opponent = iteration.opponents.get((suite, language))
         difficulty = iteration.difficulties.get((suite, language))
-        # A judge that grades may be shown good answers, which stand beside the questions.
-        more = {"questions": iteration.suites[suite, language]}
+        more = {}
         if opponent is not None:
-            more = {"opponent": opponent}
+            more["opponent"] = opponent
+        if (suite, language) in iteration.references:
+            more["references"] = iteration.references[suite, language]
         if difficulty is not None:
             more[DIFFICULTY] = difficulty
         for baseline in (None, *baselines_beside(iteration.index, iteration.spec)):
@@ -325,9 +329,7 @@ def _judge_inputs(iteration: Iteration, done: Digests) -> Mapping[str, Mapping[s
 
 def judged_suites(iteration: Iteration) -> tuple[tuple[str, str], ...]:
     """Return the suites and languages whose answers a judge compares with others, or grades."""
-    graded = {suite.name for suite in iteration.spec.evaluation.suites if suite.has_turns}
-    own = tuple(place for place in iteration.suites if place[0] in graded)
-    return (*iteration.opponents, *own)
+    return (*iteration.opponents, *iteration.references)
 
 
 def _generate_inputs(iteration: Iteration) -> Mapping[str, Mapping[str, str]]:
@@ -419,21 +421,30 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
         values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
         values["baseline"] = part
     if stage in ("evaluate", "judge"):
-        suite = suite_of(part, spec)
-        own = recipe.fields_of(suite, stage)
-        if suite.languages is None:
-            own.pop("languages")  # the keys are those from before suites had any
-        if suite.has_tasks:
-            values = {path: value for path, value in values.items() if path in _OF_ANY_TEXT}
-            own["harness"] = HARNESS
-        else:  # the keys are those from before there were tasks
-            own = {path: value for path, value in own.items() if path not in _OF_TASKS}
-        values |= {f"suite.{path}": value for path, value in own.items()}
-        if (baseline := baseline_of(part)) is not None:
-            values["baseline"] = baseline
+        return _with_suite(values, stage, part, spec)
     if stage in ("reference", "train") and iteration.left_out:
         values[LEFT_OUT] = list(iteration.left_out)
     return values
+
+
+def _with_suite(values: dict[str, Any], stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
+    """Return the values of a part of a suite with the suite's own, without what it does not read.
+
+    Fields that are newer than their suite's kind are left out, as they were before.
+    """
+    suite, baseline = suite_of(part, spec), baseline_of(part)
+    own = recipe.fields_of(suite, stage)
+    if suite.languages is None:
+        own.pop("languages")
+    if suite.has_turns:
+        values.pop("evaluation.judge.positions", None)  # an answer stands alone
+    if suite.has_tasks:
+        values = {path: value for path, value in values.items() if path in _OF_ANY_TEXT}
+        own["harness"] = HARNESS
+    else:
+        own = {path: value for path, value in own.items() if path not in _OF_TASKS}
+    told = {f"suite.{path}": value for path, value in own.items()}
+    return {**values, **told, **({} if baseline is None else {"baseline": baseline})}
 
 
 def suite_of(part: str, spec: Spec) -> Suite:

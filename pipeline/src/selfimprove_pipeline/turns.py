@@ -136,6 +136,7 @@ def counts(grades: Sequence[Grade]) -> dict[str, int]:
     asked = [one for grade in grades for one in questions.said_of(grade)]
     return {
         "judged": sum(grade.grade is not None for grade in grades),
+        "conversations": len(by_conversation(grades)),
         "byRule": sum(grade.rule is not None for grade in grades),
         "malformed": sum(grade.grade is None for grade in grades),
         **questions.cost(asked),

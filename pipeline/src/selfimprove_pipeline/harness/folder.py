@@ -17,7 +17,7 @@ from lm_eval.tasks import TaskManager
 from lm_eval.tasks._index import Entry, Kind
 from lm_eval.tasks._yaml_loader import load_yaml
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.harness.quiet import quiet
 from selfimprove_pipeline.harness.task import LoadedTask, seed
 
@@ -147,6 +147,9 @@ def _tasks(manager: TaskManager, name: str, folder: Path | None) -> Mapping[str,
     try:
         with quiet():
             tasks: dict[str, Task] = manager.load([name])["tasks"]
+    except (ConnectionError, TimeoutError) as error:
+        message = f"task {name}: the hub did not answer ({type(error).__name__}); try again later"
+        raise TryAgainError(message) from error
     except Exception as error:  # whatever lm-eval, datasets and the user's functions raise
         msg = (
             f"task {name}: expected a task that lm-eval can make ready, "

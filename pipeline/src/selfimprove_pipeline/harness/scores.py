@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -22,9 +23,11 @@ def outcome(
     completions by context, `metrics` the values over all documents by `<metric>,<filter>`.
     """
     first = [sample for sample in samples if sample["filter"] == samples[0]["filter"]]
-    metric = _primary(first[0])
+    better: Mapping[str, Any] = next(iter(results.get("higher_is_better", {}).values()), {})
+    metric, is_score = _primary(first, better)
+    made = [_sample(sample, metric, written) for sample in first]
     return Outcome(
-        samples=tuple(_sample(sample, metric, written) for sample in first),
+        samples=tuple(one if is_score else replace(one, score=None) for one in made),
         metric=_name(metric, first[0]["filter"]),
         measures={
             _name(*key.rsplit(",", 1)): number
@@ -35,11 +38,21 @@ def outcome(
     )
 
 
-def _primary(sample: Mapping[str, Any]) -> str:
-    """Return `acc_norm` if a document has it, else its first metric that is a number."""
-    names: list[str] = sample["metrics"]
-    numbers = [name for name in names if _number(sample[name]) is not None]
-    return "acc_norm" if "acc_norm" in numbers else (*numbers, *names)[0]
+def _primary(samples: Sequence[Mapping[str, Any]], better: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return `acc_norm`, or the first metric of which more is better and each document has some.
+
+    Without such a one it is the first metric, and no score.
+    """
+    names: list[str] = samples[0]["metrics"]
+    found = [
+        name
+        for name in names
+        if better.get(name) is not False
+        and all(_number(sample.get(name)) is not None for sample in samples)
+    ]
+    if "acc_norm" in found:
+        return "acc_norm", True
+    return (found[0], True) if found else (names[0], False)
 
 
 def _sample(sample: Mapping[str, Any], metric: str, written: Mapping[str, Completion]) -> Sample:

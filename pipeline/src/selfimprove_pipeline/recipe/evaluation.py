@@ -237,7 +237,7 @@ class JudgeBudget(Part):
 
 
 class Judge(Part):
-    """A model behind an OpenAI-compatible endpoint that tells the better of two answers."""
+    """A model behind an OpenAI-compatible endpoint that compares answers, or grades them."""
 
     base_url: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-?A-~]+$")]
     """baseUrl of the endpoint. Verdicts are kept by `model` alone."""

@@ -149,7 +149,7 @@ def judged(iteration: int, part: str, manifest: Manifest) -> Judged:
         iteration=iteration,
         language=language,
         measures=manifest.measures,
-        decided=manifest.counts["judged"],
+        decided=manifest.counts.get("conversations", manifest.counts["judged"]),
         malformed=manifest.counts["malformed"],
     )
 

@@ -34,8 +34,9 @@ CAPTIONS = {
         "over conversations. An answer in a wrong language has 0."
     ),
     "nlp": (
-        "A column is a task, a value its acc_norm, or its first metric that each document has; "
-        "then the interval. All metrics, as lm-eval tells them, stand below."
+        "A column is a task, a value its acc_norm, or its first metric from 0 to 1 that each "
+        "document has and of which more is better; then the interval. All metrics, as lm-eval "
+        "tells them, stand below."
     ),
 }
 FULL: dict[Shown, str] = {"winRate": "Win, tie, lose in full", "grade": "Grades in full"}

@@ -31,7 +31,7 @@ def assessment_records(found: Assessment) -> Iterator[Record]:
     """Yield each rate of a model with its interval."""
     for one in found.suites:
         for tag in (*one.languages, *one.unseen):
-            for measure, rate in rates_of(one.measured(tag)).items():
+            for measure, rate in rates_of(one.measured(tag), one.suite).items():
                 yield {
                     "suite": one.suite.name,
                     "language": tag,
@@ -144,8 +144,13 @@ def verdict_of(found: Contrast, suite: SuiteContrast) -> str:
     return wording.judgement(found.sign, n, suite.measure)
 
 
-def rates_of(found: Measured) -> dict[str, Rate]:
-    """Return the rates that were measured, under their names in `show -o json`."""
+def rates_of(found: Measured, suite: SuiteStory) -> dict[str, Rate]:
+    """Return the rates that were measured, under their names in `show -o json`.
+
+    Of tasks of lm-eval, whose completions may be options, it is the score alone.
+    """
+    if suite.has_tasks:
+        return {} if found.score is None else {"score": found.score}
     named = {
         "score": found.score,
         "offTarget": found.off_target,

@@ -32,7 +32,7 @@ JUDGED: Cells = (
     "Malformed",
 )
 """Headings of what a judge said of the answers of one model in one language."""
-GRADED: Cells = ("Mean grade", "First turn", "Second turn", "Graded answers", "Malformed")
+GRADED: Cells = ("Mean grade", "First turn", "Second turn", "Conversations", "Malformed")
 """The same of a judge that grades."""
 
 

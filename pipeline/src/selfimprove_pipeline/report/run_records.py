@@ -37,7 +37,7 @@ def rates(story: Story) -> Iterator[Record]:
 def _rates(story: Story, suite: SuiteStory, entry: Entry) -> Iterator[Record]:
     for tag in (*story.trained(suite), *story.unseen(suite)):
         measured = suite.of(entry, tag)
-        for measure, rate in records.rates_of(measured).items() if measured else ():
+        for measure, rate in records.rates_of(measured, suite).items() if measured else ():
             yield {"language": tag, "measure": measure, **records.of_rate(rate)}
         judged = suite.verdicts.judged.get((entry, tag)) if suite.verdicts else None
         if judged is not None:

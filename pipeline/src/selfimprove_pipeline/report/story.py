@@ -80,6 +80,7 @@ class Judged:
     measures: Mapping[str, float]
     """measures as `verdicts` names them, none where nothing was decided."""
     decided: int
+    """decided are the contests, or the conversations, of which there is a mean."""
     malformed: int
     """malformed are the ballots for neither answer."""
 

@@ -126,8 +126,9 @@ def headline(story: Story) -> str:
     if not story.suites:
         return "Nothing was measured: the recipe names no evaluation suite."
     suite = story.suites[0]
-    if len(story.languages) <= MOST_NAMED:
-        parts = [_span(suite, language) for language in story.languages]
+    tags = story.trained(suite) if suite.has_tasks else story.languages
+    if len(tags) <= MOST_NAMED or suite.has_tasks:
+        parts = [_span(suite, tag) for tag in tags[:MOST_NAMED]]
     else:
         parts = [_span_of_means(story, suite), _span(suite, story.dominant)]
     found = [part for part in parts if part]
@@ -182,7 +183,7 @@ def not_measured(story: Story) -> str:
         "languages and tasks beyond the suites",
         "how much another training seed would move the numbers",
     ]
-    if not any(suite.measure == "score" and not suite.has_tasks for suite in story.suites):
+    if not any(suite.measure == "score" for suite in story.suites):
         missing.append("whether answers are right (no suite has gold answers)")
     if unknown := _without_detector(story):
         missing.append(f"a wrong language in {unknown} (none was identified there)")

@@ -17,7 +17,7 @@ from selfimprove_pipeline import artifacts, harness, stages
 from selfimprove_pipeline.artifacts import Evaluated, Reply
 from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.harness import Benchmark, Outcome, Sample
+from selfimprove_pipeline.harness import Benchmark, Outcome
 from selfimprove_pipeline.recipe import Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.workers.bench import Bench
@@ -76,7 +76,7 @@ def _folder(setting: Setting, suite: Suite) -> Path | None:
     files = setting.tasks[suite.name]
     if not files:
         return None
-    if outside := [name for name in files if ".." in PurePosixPath(name).parts]:
+    if outside := [name for name in files if _is_outside(PurePosixPath(name))]:
         message = f"{suite.uri}: expected names of files inside the folder, found {outside[0]}"
         raise InputError(message)
     folder = setting.cache / "tasks" / setting.suite_digests[suite.name, stages.TASKS]
@@ -88,6 +88,10 @@ def _folder(setting: Setting, suite: Suite) -> Path | None:
             (made / name).write_bytes(content)
         _put(made, folder)
     return folder
+
+
+def _is_outside(path: PurePosixPath) -> bool:
+    return path.is_absolute() or ".." in path.parts
 
 
 def _put(made: Path, folder: Path) -> None:
@@ -140,14 +144,16 @@ def _made(outcomes: Mapping[str, Outcome], replies: Sequence[Reply]) -> Made:
     )
 
 
-def _share(sample: Sample) -> float | None:
-    """Return a document's score where it is one from 0 to 1, as perplexities are not."""
-    return sample.score if sample.score is not None and 0 <= sample.score <= 1 else None
+def _scores(outcome: Outcome) -> dict[str, float]:
+    """Return the documents' scores by id, nothing of a task without such from 0 to 1."""
+    scores = {sample.id: sample.score for sample in outcome.samples}
+    known = {name: score for name, score in scores.items() if score is not None}
+    return known if all(0 <= score <= 1 for score in known.values()) else {}
 
 
 def _shown(outcome: Outcome) -> dict[str, float]:
     """Return the mean that tables show of a task, where it has one, and how many documents."""
-    scores = [score for sample in outcome.samples if (score := _share(sample)) is not None]
+    scores = list(_scores(outcome).values())
     mean = {"score": math.fsum(scores) / len(scores)} if scores else {}
     return {**mean, "n": len(outcome.samples)}
 
@@ -164,6 +170,7 @@ def _merged(outcomes: Iterable[Outcome]) -> dict[str, Any]:
 
 def _rows(name: str, outcome: Outcome) -> Iterator[Evaluated]:
     """Yield a task's documents as answers whose language is the task."""
+    scores = _scores(outcome)
     for sample in outcome.samples:
         yield Evaluated(
             id=f"{name}/{sample.id}",
@@ -172,7 +179,7 @@ def _rows(name: str, outcome: Outcome) -> Iterator[Evaluated]:
             completion=sample.completion,
             finish_reason=sample.finish_reason,
             completion_tokens=sample.completion_tokens,
-            score=_share(sample),
+            score=scores.get(sample.id),
             identified=None,
             is_off_target=False,
             is_empty=not sample.completion.strip(),

@@ -205,6 +205,7 @@ class Setting:
         rows = self.prompts_of(index)
         has_sft = stages.SFT in stages.baselines_beside(index, self.spec)
         sft = self.sft_beside(model) if has_sft else None
+        graded = {suite.name for suite in self.spec.evaluation.suites if suite.has_turns}
         gold = {language: prompts.gold_digest(found) for language, found in rows.items()}
         return stages.Iteration(
             index=index,
@@ -219,6 +220,11 @@ class Setting:
             difficulties={
                 name: artifacts.digest(dataclasses.asdict(known))
                 for name, known in self.difficulties.items()
+            },
+            references={
+                (name, tag): prompts.reference_digest(found)
+                for (name, tag), found in self.suites.items()
+                if name in graded
             },
             earlier=self._earlier(index),
         )
@@ -284,7 +290,7 @@ class Setting:
         folder = f"{uri.rstrip('/')}/"
         names = sorted(entry.uri.removeprefix(folder) for entry in self.store.entries(folder))
         found = {name: self.store.read(f"{folder}{name}") for name in names}
-        if not any(name.endswith((".yaml", ".yml")) for name in found):
+        if not any(name.endswith(".yaml") for name in found):
             message = f"{uri}: expected lm-eval's task files there (.yaml), found none"
             raise InputError(message)
         return {name: content for name, content in found.items() if content is not None}
