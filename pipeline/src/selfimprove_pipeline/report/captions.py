@@ -39,7 +39,7 @@ TIMES = (
 )
 CURVES = "Each line is named after the model it made; beyond 200 steps a point is a mean of some."
 SAMPLES = "Prompts are drawn by a fixed seed, whatever the answers; all models answer the same."
-NO_SAMPLES = "There are none: no answers to prompts of the first suite are evaluated."
+NO_SAMPLES = "Not yet: no answers to prompts of the first suite are evaluated; tasks have none."
 INTERVALS = (
     "Ranges are 95 % intervals: Wilson's for a rate, the paired bootstrap over the same prompts "
     "for a change. “Better” and “worse” stand where p of the exact sign-flip test, by Holm's "
