@@ -141,7 +141,7 @@ def evaluation(
     for part, manifest in sorted(manifests.items()):
         suite, language = part.split(".", 1)
         if language == stages.TASKS:
-            suites.setdefault(suite, {}).update(_by_task(manifest.measures))
+            suites.setdefault(suite, {}).update(stages.by_task(manifest.measures))
             continue
         suites.setdefault(suite, {})[language] = {**manifest.measures, "n": manifest.rows}
     for part, manifest in judged.items():
@@ -150,15 +150,6 @@ def evaluation(
         told = {name: manifest.counts[name] for name in counts if name in manifest.counts}
         suites.setdefault(suite, {}).setdefault(language, {}).update({**manifest.measures, **told})
     return suites
-
-
-def _by_task(measures: Mapping[str, float]) -> dict[str, dict[str, float]]:
-    """Return what lm-eval tells, by task."""
-    found: dict[str, dict[str, float]] = {}
-    for name, value in measures.items():
-        task, _, metric = name.rpartition("/")
-        found.setdefault(task, {})[metric] = value
-    return found
 
 
 def gain_of(

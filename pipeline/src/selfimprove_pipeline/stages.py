@@ -236,6 +236,15 @@ def baseline_of(part: str) -> str | None:
     return part.partition(".")[0].partition("+")[2] or None
 
 
+def by_task(measures: Mapping[str, float]) -> dict[str, dict[str, float]]:
+    """Return the measures `<task>/<metric>` of a suite that has tasks, by task and metric."""
+    found: dict[str, dict[str, float]] = {}
+    for name, value in measures.items():
+        task, _, metric = name.rpartition("/")
+        found.setdefault(task, {})[metric] = value
+    return found
+
+
 def _target(
     stage: Stage,
     part: str,

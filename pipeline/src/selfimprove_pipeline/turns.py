@@ -18,6 +18,8 @@ from selfimprove_pipeline.statistics import bootstrap
 
 MAX_TOKENS: Final = 64
 GRADE: Final = re.compile(r"<score>\s*(10(?:\.0+)?|\d(?:\.\d+)?)\s*</score>", re.IGNORECASE)
+OF_TURNS: Final = ("gradeOfTurn1", "gradeOfTurn2")
+"""Measures of the first and of the second answers alone."""
 TEMPLATE: Final = """\
 A person who understands {language} and no other language has talked with an assistant:
 
@@ -124,7 +126,7 @@ def measures(grades: Sequence[Grade]) -> dict[str, float]:
     interval = bootstrap([whole[name] for name in sorted(whole)])
     found = {"grade": _mean(list(whole.values()))}
     found |= {"gradeLow": interval.low, "gradeHigh": interval.high}
-    for name, is_later in (("gradeOfTurn1", False), ("gradeOfTurn2", True)):
+    for name, is_later in zip(OF_TURNS, (False, True), strict=True):
         own = [one for one in grades if (one.id != one.conversation) == is_later]
         known = [one.grade for one in own if one.grade is not None]
         found |= {name: _mean(known)} if known else {}

@@ -180,6 +180,11 @@ class Suite(Part):
         return self._kind == "xAlpacaEval"
 
     @property
+    def meets_m0(self) -> bool:
+        """Whether answers are compared with M0's own."""
+        return self._kind == "headToHead"
+
+    @property
     def has_turns(self) -> bool:
         """Whether a question has a second turn, and the judge grades each answer."""
         return self._kind == "mtBench"
@@ -197,7 +202,7 @@ class Suite(Part):
     @property
     def is_judged(self) -> bool:
         """Whether a judge compares the answers with others, or grades them."""
-        return self._kind in ("xAlpacaEval", "headToHead", "mtBench")
+        return self.has_references or self.meets_m0 or self.has_turns
 
 
 Price = Annotated[float, Field(ge=0, le=1e6)]

@@ -92,10 +92,9 @@ def results(
     for iteration, part, manifest in parts:
         suite, _, language = part.partition(".")
         if language == stages.TASKS and suite.partition("+")[0] == name:
-            for measure, value in manifest.measures.items():
-                task, _, metric = measure.rpartition("/")
-                entry = stages.baseline_of(part) or iteration
-                found.setdefault((entry, task), {})[metric] = value
+            entry = stages.baseline_of(part) or iteration
+            for task, told in stages.by_task(manifest.measures).items():
+                found[entry, task] = told
     return found
 
 

@@ -58,7 +58,7 @@ def with_verdicts(
         if isinstance(entry, int)
     }
     means = _means(rulings, languages)
-    if not (suite.has_references or suite.has_turns):
+    if suite.meets_m0:
         # M0 is the opponent itself: against its own answers all is even.
         everyone = {tag: ruling for (_, tag), ruling in _in_order(rulings)}
         values |= {(0, tag): _even(ruling) for tag, ruling in everyone.items()}

@@ -14,13 +14,14 @@ from selfimprove_pipeline.contrast import Contrast
 from selfimprove_pipeline.report import wording
 from selfimprove_pipeline.report.assessment import Assessment
 from selfimprove_pipeline.report.comparison import Comparison, SuiteContrast
+from selfimprove_pipeline.report.results import OUR_OWN
 from selfimprove_pipeline.report.story import Entry, Judged, Measured, SuiteStory
 from selfimprove_pipeline.statistics import Interval, Rate, wilson
+from selfimprove_pipeline.turns import OF_TURNS
 
 Record = Mapping[str, Any]
 
 SHARES = ("win", "tie", "lose")
-OF_TURNS = ("gradeOfTurn1", "gradeOfTurn2")
 GRADES = ("grade", *OF_TURNS)
 
 MEAN = "mean"
@@ -57,7 +58,7 @@ def harness_records(suite: SuiteStory, entry: Entry) -> Iterator[Record]:
     for (found, task), told in suite.results.items():
         n = told.get("n")
         for metric, value in told.items():
-            if found == entry and metric not in ("score", "n"):
+            if found == entry and metric not in OUR_OWN:
                 of_metric = {"language": task, "measure": metric, "value": value}
                 yield {**of_metric, "n": None if n is None else int(n), **bounds(None)}
 

@@ -6,6 +6,7 @@ from selfimprove_pipeline.report import notation, wording
 from selfimprove_pipeline.report.sheets import Cells, Sheet
 from selfimprove_pipeline.report.story import Change, Entry, Judged, Measured, Story, SuiteStory
 from selfimprove_pipeline.statistics import Interval
+from selfimprove_pipeline.turns import OF_TURNS
 
 STDERR = "_stderr"
 """Ends the name of a metric's standard error in lm-eval."""
@@ -146,11 +147,11 @@ def answer_cells(found: Measured) -> Cells:
 
 def graded_cells(found: Judged) -> Cells:
     """Return the cells below `GRADED`."""
-    estimate, turns = found.estimate, ("gradeOfTurn1", "gradeOfTurn2")
+    estimate = found.estimate
     bounds = f" ({notation.interval(estimate.interval)})" if estimate else ""
     return (
         f"{notation.rate(estimate.value if estimate else None)}{bounds}",
-        *(notation.rate(found.measures.get(name)) for name in turns),
+        *(notation.rate(found.measures.get(name)) for name in OF_TURNS),
         notation.count(found.decided),
         notation.count(found.malformed),
     )

@@ -255,11 +255,7 @@ class Setting:
         found: dict[tuple[str, str], str | None] = {
             name: artifacts.digest(dict(outputs)) for name, outputs in self.references.items()
         }
-        duels = [
-            suite.name
-            for suite in self.spec.evaluation.suites
-            if suite.is_judged and not (suite.has_references or suite.has_turns)
-        ]
+        duels = [suite.name for suite in self.spec.evaluation.suites if suite.meets_m0]
         if index == 0 or not duels:
             return found
         met = self._comparable(0, duels)
