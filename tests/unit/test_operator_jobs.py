@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfimprove_operator import api, blueprint, jobs, network, pods, snapshot, units
@@ -315,7 +315,6 @@ LAUNCHES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(NAMES, LAUNCHES, st.sampled_from([1, 2, 1024]), st.sampled_from(["IndexedJob", "JobSet"]))
 def test_every_name_that_comes_of_a_launch_is_a_dns_label(
     name: str, launch: Launch, nodes: int, multi_node: str

@@ -183,7 +183,6 @@ TestClusters = pytest.mark.timeout(600)(Clusters.TestCase)
 TestClusters.settings = settings(
     max_examples=100,
     stateful_step_count=60,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes many minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
