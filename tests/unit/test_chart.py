@@ -99,6 +99,7 @@ def test_helm_finds_nothing_to_complain_of(options: tuple[str, ...]) -> None:
         ("operator.imge=x", "'/operator': additional properties 'imge' not allowed"),
         ("watchNamespace=a", "additional properties 'watchNamespace' not allowed"),
         ("pods.training.resource.limits=1", "'/pods/training': additional properties 'resource'"),
+        ("pods.training.capabilities={SYS_ADMIN}", "value must be one of 'IPC_LOCK', 'SYS_NICE'"),
         ("pods.trainig.image=x", "'/pods': additional properties 'trainig' not allowed"),
         ("storage.endpoint=minio:9000", "'/storage/endpoint': 'minio:9000' does not match pattern"),
         ("engine=vlm", "'/engine': value must be one of 'vllm', 'transformers'"),

@@ -13,7 +13,7 @@ from threading import Thread
 import pytest
 from typing_extensions import override
 
-from selfimprove_pipeline import machine
+from selfimprove_pipeline import devices, machine
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Toolchain
 from selfimprove_pipeline.store.folder import FolderStore
@@ -216,6 +216,20 @@ def test_a_wrong_input_is_the_pods_last_word(tmp_path: Path) -> None:
     assert ended.code == 2
     assert ended.message["contract"] == "1"
     assert "found no config.json there" in ended.message["error"]
+
+
+@pytest.mark.parametrize("worker", ["inference", "training"])
+def test_a_pod_that_asked_for_gpus_does_not_start_without(tmp_path: Path, worker: str) -> None:
+    """Neither an engine nor ranks: it would be a run on processors that nobody wants."""
+    root = world(tmp_path / "store")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(file(evaluation__suites=SUITES)))
+    hidden = {devices.ASKED: "nvidia.com/gpu=1", "CUDA_VISIBLE_DEVICES": ""}
+    pods = Pods(path, root, tmp_path / "pods", hidden, engine="vllm")
+    assert pods("check", 0).code == 0
+    ended = pods(worker, 0)
+    assert ended.code == 2
+    assert "expected to compute on nvidia.com/gpu=1, found " in ended.message["error"]
 
 
 KEY = "the-key-of-the-prompts"
