@@ -77,6 +77,18 @@ BROKEN = {
     ),
     "no tokenizer": (remove("models/m0/tokenizer.json"), "expected a tokenizer at"),
     "no chat template": (write("models/m0/tokenizer_config.json", "{}"), "set chat.template"),
+    "a template that writes the date": (
+        write("models/m0/chat_template.jinja", "{{ date_string or strftime_now('%Y') }}"),
+        r"models/m0/ writes today's date; set date_string",
+    ),
+    "a template that thinks unasked": (
+        write(
+            "models/m0/tokenizer_config.json",
+            '{"chat_template": [{"name": "default", "template": '
+            '"{% if enable_thinking is not defined %}{{ bos_token }}<think>{% endif %}"}]}',
+        ),
+        r"models/m0/ lets the model think, found none; set enable_thinking",
+    ),
     "no model": (lambda root: shutil.rmtree(root / "models"), "expected a model folder at"),
     "a language without prompts": (remove("prompts/set/es.jsonl"), r"es\.jsonl: expected one"),
     "a prompt without text": (
@@ -141,6 +153,13 @@ def test_the_recipes_template_takes_the_place_of_the_models(tmp_path: Path) -> N
     root = world(tmp_path)
     write("models/m0/tokenizer_config.json", "{}")(root)
     assert check.work(setting(root, chat__template="{{ messages }}"))
+
+
+def test_what_a_template_asks_is_answered_by_the_recipe(tmp_path: Path) -> None:
+    """The check of the first pod has the recipe's arguments, too."""
+    root = world(tmp_path)
+    write("models/m0/chat_template.jinja", "{{ date_string or strftime_now('%Y') }}")(root)
+    assert check.work(setting(root, chat__templateKwargs={"date_string": "26 Jul 2024"}))
 
 
 def test_a_bucket_that_cannot_be_written_is_told(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def _or_mistake(
 
 def _model(setting: Setting) -> str:
     folder = model_files.folder_of(setting)
-    return model_files.check(folder, has_template=setting.spec.chat.template is not None)
+    return model_files.check(folder, setting.spec.chat)
 
 
 def _prompts(setting: Setting) -> str:
