@@ -338,6 +338,7 @@ def test_a_template_that_needs_more_than_jinja_is_left_to_the_renderer(chatml: P
 
 def test_mistrals_own_tokenizer_is_left_aside(chatml: Path) -> None:
     """M1 has no tekken.json, and the training image not the library that reads it."""
+    (chatml / "config.json").write_text('{"model_type": "mistral3"}')
     (chatml / "tekken.json").write_text("no tokenizer of ours")
 
     assert Renderer(chatml, Chat()).prompt_ids(user("Hi"))

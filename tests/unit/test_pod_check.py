@@ -18,6 +18,7 @@ from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Toolchain
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.workers import check
 from selfimprove_pipeline.workers.setting import MODEL_MOUNT, Setting
 from support.pods import Pods
@@ -120,6 +121,19 @@ def test_mistakes_in_several_inputs_are_told_together(tmp_path: Path) -> None:
     remove("prompts/set/es.jsonl")(root)
     with pytest.raises(InputError, match=r"(?s)config\.json.*es\.jsonl"):
         check.work(setting(root))
+
+
+def test_a_tracker_that_the_training_image_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the other mistakes, and whatever this pod's own image has installed."""
+    root = world(tmp_path)
+    tracked = {"training__reportTo": ["wandb", "tensorboard"]}
+    assert check.work(setting(root, **tracked))
+    monkeypatch.setattr(trackers, "TRACKER_PACKAGES", {"tensorboard": "tensorboard"})
+    remove("models/m0/config.json")(root)
+    with pytest.raises(InputError, match=r"(?s)\(tensorboard\), found wandb; .*config\.json"):
+        check.work(setting(root, **tracked))
 
 
 def test_too_few_prompts_for_a_later_iteration_are_told(tmp_path: Path) -> None:
