@@ -200,9 +200,9 @@ class Renderer:
         answer = Message(role="assistant", content=completion)
         whole = self._rendered([*messages, answer], is_open=False)
         if not whole.startswith(prompt):
-            if messages[0].role == "system" and self._continues(messages[1:], answer):
+            if messages[0].role == "system" and messages[0].content.strip() not in whole:
                 msg = (
-                    f"chat.systemPrompt: expected a chat template that leaves the system prompt in "
+                    "chat.systemPrompt: expected a chat template that leaves the system prompt in "
                     f"its place, found that of {self._folder.name} to move it into the user's last "
                     "turn, so that answers would be learned without it; leave it unset or set "
                     "chat.template"
@@ -214,11 +214,6 @@ class Renderer:
             )
             raise InputError(msg)
         return whole[len(prompt) :]
-
-    def _continues(self, messages: Sequence[Message], answer: Message) -> bool:
-        """Return whether an assistant turn goes on where the prompt ends."""
-        whole = self._rendered([*messages, answer], is_open=False)
-        return whole.startswith(self._rendered(messages, is_open=True))
 
     def _chosen_template(self) -> str:
         chosen = self._chat.template or self._tokenizer.chat_template

@@ -58,7 +58,7 @@ def num_amd_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Pa
     if not (devices / "kfd").exists():
         return 0
     chosen = _chosen(environment, AMD_VARIABLES)
-    return len([*devices.glob("dri/renderD*")]) if chosen is None else chosen
+    return len([*devices.glob("dri/render*")]) if chosen is None else chosen
 
 
 def _chosen(environment: Mapping[str, str], variables: tuple[str, ...]) -> int | None:
