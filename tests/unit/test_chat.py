@@ -7,6 +7,7 @@ tokens follow from 258 in the order of the constants.
 import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -247,7 +248,7 @@ MISTRAL = (
     "{{ message['content'] + '[/INST]' }}"
     "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
 )
-OPEN = {
+OPEN: dict[str, tuple[str, dict[str, Any], str]] = {
     "Qwen3 thinks": (
         "qwen3",
         {},
@@ -257,7 +258,7 @@ OPEN = {
     "Llama 3.2 writes the date": ("llama3_2", {}, "today's date; set date_string to a fixed one"),
     "gpt-oss writes the date": ("gptoss", {}, "today's date; set chat.template to a copy"),
 }
-CLOSED = {
+CLOSED: dict[str, tuple[str, dict[str, Any]]] = {
     "Qwen3 told not to think": ("qwen3", {"enable_thinking": False}),
     "Qwen3 told to think": ("qwen3", {"enable_thinking": True}),
     "Qwen3 that cannot think": ("qwen3_instruct_2507", {}),
