@@ -327,7 +327,7 @@ def test_the_table_is_large_and_its_names_are_different() -> None:
     }
 
 
-@pytest.mark.timeout(60)  # one that looks anew from every place would take longer anywhere
+@pytest.mark.timeout(300)  # one that looks anew from every place would take longer anywhere
 @pytest.mark.parametrize(
     ("text", "number"),
     [
