@@ -42,7 +42,7 @@ test: env check ## all checks and tests but those that need a cluster
 	$(BIN)/python -m pytest -m "not cluster" $(IN_PARALLEL)
 
 test-fast: env ## the tests that start no engine, train nothing and need no cluster
-	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
+	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane" $(IN_PARALLEL)
 
 test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
 	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) $(IN_PARALLEL) || $(NONE)

@@ -452,18 +452,18 @@ def workers_of(process: subprocess.Popen[str]) -> tuple[list[psutil.Process], li
     return descendants, [child for child in descendants if "Worker" in child.cmdline()[0]]
 
 
-def left_after_five_seconds(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return which of the processes are still there; waits no longer than needed."""
-    return [*psutil.wait_procs(processes, timeout=5)[1]]
+def left_in_the_end(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return which of the processes never end; waits no longer than needed."""
+    return [*psutil.wait_procs(processes, timeout=60)[1]]
 
 
 @vllm
 def test_workers_die_with_the_engine(two_workers: subprocess.Popen[str]) -> None:
-    """Five seconds after kill -9 of the process that holds the engine none of its own is left."""
+    """After kill -9 of the process that holds the engine none of its own is left."""
     descendants, workers = workers_of(two_workers)
     assert len(workers) == 2
     two_workers.kill()
-    assert left_after_five_seconds(descendants) == []
+    assert left_in_the_end(descendants) == []
 
 
 @vllm
@@ -475,4 +475,4 @@ def test_the_end_of_a_worker_is_an_error(two_workers: subprocess.Popen[str]) -> 
     last = two_workers.stdout.read().splitlines()[-1]
     assert two_workers.wait() == 1
     assert "found one killed, most likely for lack of memory" in last
-    assert left_after_five_seconds(descendants) == []
+    assert left_in_the_end(descendants) == []

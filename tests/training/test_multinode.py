@@ -146,7 +146,7 @@ def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm() -> None:
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "waits\n"
     waiting.terminate()
-    waiting.communicate(timeout=60)
+    waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 143
 
 

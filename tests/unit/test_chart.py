@@ -99,6 +99,7 @@ def test_helm_finds_nothing_to_complain_of(options: tuple[str, ...]) -> None:
         ("operator.imge=x", "'/operator': additional properties 'imge' not allowed"),
         ("watchNamespace=a", "additional properties 'watchNamespace' not allowed"),
         ("pods.training.resource.limits=1", "'/pods/training': additional properties 'resource'"),
+        ("pods.training.capabilities={SYS_ADMIN}", "value must be one of 'IPC_LOCK', 'SYS_NICE'"),
         ("pods.trainig.image=x", "'/pods': additional properties 'trainig' not allowed"),
         ("storage.endpoint=minio:9000", "'/storage/endpoint': 'minio:9000' does not match pattern"),
         ("engine=vlm", "'/engine': value must be one of 'vllm', 'transformers'"),
@@ -332,7 +333,7 @@ def test_an_api_server_takes_the_example_store(plane: ControlPlane) -> None:
 def installed(plane: ControlPlane) -> ControlPlane:
     """Install the chart where nothing runs pods."""
     _use_helm(plane, "install", "selfimprove", str(CHART), "--create-namespace")
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=300s")
     return plane
 
 

@@ -107,7 +107,13 @@ def test_a_hub_that_does_not_answer_is_tried_again_later(online: pytest.MonkeyPa
         hub.download("hf://owner/model", COMMIT)
 
 
-FILES = {"config.json": b'{"model_type": "qwen2"}', "notes.txt": b"no part of a model"}
+FILES = {
+    "config.json": b'{"model_type": "qwen2"}',
+    "consolidated.safetensors": b"the same weights again",
+    "consolidated-00001-of-00002.safetensors": b"and again",
+    "model.safetensors": b"weights",
+    "notes.txt": b"no part of a model",
+}
 
 
 @contextmanager
@@ -127,7 +133,10 @@ def hub_with_files() -> Iterator[str]:
                 {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
                 for path, content in FILES.items()
             ]
-            body = FILES.get(name, json.dumps(listed).encode())
+            siblings = [{"rfilename": path} for path in FILES]
+            model = {"id": "owner/model", "sha": COMMIT, "siblings": siblings}
+            index = listed if "/tree/" in self.path else model
+            body = FILES.get(name, json.dumps(index).encode())
             self.send_response(200)
             self.send_header("content-type", "application/json")
             self.send_header("content-length", str(len(body)))
@@ -150,14 +159,29 @@ def hub_with_files() -> Iterator[str]:
         server.server_close()
 
 
-def test_names_and_small_files_are_read_without_a_download(
-    online: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The check of a model costs its configuration, not its weights."""
+@contextmanager
+def reached(online: pytest.MonkeyPatch, cache: Path) -> Iterator[None]:
+    """Let the hub's client go to the scripted one, with a cache of its own."""
     with hub_with_files() as endpoint:
         online.setattr(constants, "ENDPOINT", endpoint)
         template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         online.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
-        online.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        assert hub.names("hf://owner/model", COMMIT) == ("config.json",)
+        online.setattr(constants, "HF_HUB_CACHE", str(cache))
+        yield
+
+
+def test_names_and_small_files_are_read_without_a_download(
+    online: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """The check of a model costs its configuration, not its weights."""
+    with reached(online, tmp_path):
+        assert hub.names("hf://owner/model", COMMIT) == ("config.json", "model.safetensors")
         assert hub.read("hf://owner/model", COMMIT, "config.json") == FILES["config.json"]
+
+
+def test_weights_are_downloaded_once(online: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Not in Mistral's format as well, which is as large and which vLLM would prefer."""
+    with reached(online, tmp_path):
+        folder = hub.download("hf://owner/model", COMMIT)
+
+    assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"}

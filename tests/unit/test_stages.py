@@ -49,6 +49,7 @@ POD_VALUES: dict[str, Any] = {
     "imagePullPolicy": "Always",
     "serviceAccountName": "other",
     "resources": {"limits": {"nvidia.com/gpu": 1}},
+    "capabilities": ["IPC_LOCK"],
     "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},

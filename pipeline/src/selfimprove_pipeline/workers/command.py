@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from selfimprove_pipeline import artifacts, ledger, local, machine, outcome, pod, show
+from selfimprove_pipeline import artifacts, devices, ledger, local, machine, outcome, pod, show
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.outcome import Outcome
@@ -121,6 +121,8 @@ def _noted(setting: Setting, index: int, model: Model, names: tuple[Stage, ...])
 def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
     """Do what is missing of a worker's stages; rows and progress go to store and output."""
     index, names = arguments.iteration, _names(arguments)
+    if arguments.worker != "light" and (warning := devices.check()):
+        emitter.emit("warning", message=warning)
     model = _model(arguments.worker, setting, index)
     match arguments.worker:
         case "inference":

@@ -5,14 +5,15 @@ the names of the files and reads the small ones; `Renderer` and the engines are 
 """
 
 import json
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from selfimprove_pipeline import hub
+from selfimprove_pipeline import hub, template
 from selfimprove_pipeline.artifacts import digest
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe import Chat
 from selfimprove_pipeline.store.uris import folder_uri
 from selfimprove_pipeline.workers.setting import Setting
 
@@ -21,7 +22,8 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 SHARDS: Final = "model.safetensors.index.json"
 WEIGHTS: Final = "*.safetensors"
 VOCABULARIES: Final = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
-TEMPLATES: Final = ("chat_template.jinja", "chat_template.json")
+JINJA: Final = "chat_template.jinja"
+LEGACY: Final = "chat_template.json"
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,10 @@ def folder_of(setting: Setting) -> Folder:
     return Folder(prefix, names, lambda name: setting.store.read(prefix + name))
 
 
-def check(folder: Folder, *, has_template: bool) -> str:
+def check(folder: Folder, chat: Chat) -> str:
     """Return a digest of names and configuration; raise where the folder is no chat model.
 
-    `has_template` says that the recipe brings the chat template.
+    The recipe's `chat` may bring the template, and has to answer what a template asks.
     """
     if CONFIG not in folder.names:
         message = f"expected a model folder at {folder.uri}, found no {CONFIG} there"
@@ -77,14 +79,33 @@ def check(folder: Folder, *, has_template: bool) -> str:
         message = f"expected a tokenizer at {folder.uri}, found none; add tokenizer.json"
         raise InputError(message)
     tokenizer = folder.value(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in folder.names else {}
-    is_in_folder = tokenizer.get("chat_template") or any(map(folder.has, TEMPLATES))
-    if not (has_template or is_in_folder):
+    found = chat.template or _template(folder, tokenizer)
+    if found is None:
         message = (
             f"expected a chat template in the tokenizer at {folder.uri}, found none; "
             "set chat.template"
         )
         raise InputError(message)
+    tokens = {
+        name: value
+        for name, value in tokenizer.items()
+        if name.endswith("_token") and isinstance(value, str)
+    }
+    template.check(found, chat, folder.uri, tokens)
     return digest([sorted(folder.names), config, tokenizer])
+
+
+def _template(folder: Folder, tokenizer: Mapping[str, Any]) -> str | None:
+    """Return the chat template of a folder, from where transformers reads it first."""
+    if JINJA in folder.names:
+        return (folder.read(JINJA) or b"").decode(errors="replace")
+    found = tokenizer.get("chat_template")
+    if not found and LEGACY in folder.names:
+        found = folder.value(LEGACY).get("chat_template")
+    if isinstance(found, list):  # several by name, as older tokenizers have them
+        named = [item for item in found if isinstance(item, dict)]
+        found = next((i.get("template") for i in named if i.get("name") == "default"), None)
+    return found if isinstance(found, str) and found else None
 
 
 def _check_weights(folder: Folder) -> None:
