@@ -103,6 +103,7 @@ def run(
     training = job.training
     shape = Shape(training.global_batch_size, training.micro_batch_size, ranks.world_size())
     buffers = fp32_buffers(str(job.model))
+    ranks.connect_cpus(config.COLLECTIVE_SECONDS)
     args = config.dpo_config(training, folder=job.scratch / "trainer", shape=shape)
     if training.zero_stage:
         ranks.connect_deepspeed()
