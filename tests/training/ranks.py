@@ -43,6 +43,9 @@ for name in ("muon.muon_optimizer", "stage3"):
 
 FORK = multiprocessing.get_context("fork")
 PATIENCE = 120
+"""Seconds that an upload waits for the training to go on beside it."""
+HANGS = 300
+"""Seconds in which a training of a second ends on the slowest machine."""
 
 
 def main(plan: Path, results: Path) -> None:
@@ -68,10 +71,17 @@ def together(training: Training) -> dict[str, Any]:
 
 
 def wait_for(ranks: Sequence[BaseProcess]) -> None:
-    """Return when all ranks have ended; a failed one ends the others."""
+    """Return when all ranks have ended; a failed one ends the others, and so does standing still.
+
+    Ranks that wait in different collectives would do so for hours.
+    """
     waiting = {rank.sentinel: rank for rank in ranks}
     while waiting:
-        for sentinel in multiprocessing.connection.wait(waiting):
+        ended_now = multiprocessing.connection.wait(waiting, timeout=HANGS)
+        if not ended_now:
+            for rank in waiting.values():
+                rank.kill()
+        for sentinel in ended_now:
             ended = waiting.pop(sentinel)  # type: ignore[arg-type]
             ended.join()
             if ended.exitcode != 0:
