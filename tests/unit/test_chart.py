@@ -162,8 +162,10 @@ def test_the_test_cluster_needs_no_gpu(tmp_path: Path) -> None:
 
 
 def test_pods_of_models_ask_for_room_on_the_nodes_disk(tmp_path: Path) -> None:
-    """A model of 8 G parameters: its bf16 weights; in training those of the next one as well, and
-    one checkpoint of 14 bytes a parameter (12 without ZeRO's own copy in bf16)."""
+    """A model of 8 G parameters in bf16; in training the next one and one checkpoint as well.
+
+    A checkpoint has 14 bytes a parameter with ZeRO 1 and 2, 12 with 3.
+    """
     file = tmp_path / "settings.yaml"
     file.write_text(settings_of(render()))
     pods, parameters = settings.load(file).pods, 8.03e9
