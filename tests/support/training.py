@@ -65,6 +65,14 @@ class Training(BaseModel):
     chat: dict[str, Any] = {}
     kill_at: int | None = None
     """kill_at is the step after which the first rank dies by SIGKILL."""
+    machines: bool = False
+    """machines says that each rank believes to be on a machine of its own."""
+    clock: tuple[float, ...] = ()
+    """clock has for each rank the seconds by which its clock goes on at each look at it; empty
+    means that they have real ones."""
+    uploads: dict[int, int | Literal["again", "broken"]] = {}
+    """uploads says by step of what becomes of its upload on the last machine: it ends when the
+    training has done another step, or it fails by an error that may pass or by one that stays."""
     vault: Path | None = None
     """vault of another training to go on from; unset means its own, empty one."""
 
@@ -105,12 +113,13 @@ class FolderVault:
         return Path(shutil.copytree(self._folder / f"step-{step:04}", copy))
 
     def drop_checkpoint(self, step: int) -> None:
-        """Remove what an earlier training of another label has left."""
-        shutil.rmtree(self._folder / f"step-{step:04}", ignore_errors=True)
+        """Remove what an earlier training has left."""
+        for name in (f"step-{step:04}", f"draft-{step}"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
         """Copy the folder; it does not count yet."""
-        shutil.copytree(folder, self._folder / f"draft-{step}")
+        shutil.copytree(folder, self._folder / f"draft-{step}", dirs_exist_ok=True)
         return ()
 
     def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:

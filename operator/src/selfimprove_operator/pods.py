@@ -42,7 +42,8 @@ DEFAULT_ENV: Final = {
 }
 DEFAULT_VOLUMES: Final = (
     {"name": "tmp", "emptyDir": {}},
-    {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+    # NCCL and vLLM's workers talk through it. A limit reserves nothing; what is used is memory.
+    {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
     {"name": "cache", "emptyDir": {}},
 )
 DEFAULT_MOUNTS: Final = (

@@ -106,8 +106,9 @@ class Training(Part):
     offload: Annotated[Literal["none", "optimizer", "all"], affects("reference", "train")] = "none"
     """offload moves optimizer state, or parameters too, to the CPU's memory."""
 
-    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """checkpointSteps is the number of steps that a killed training loses at most."""
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """checkpointSteps is the number of steps from one checkpoint to the next. Unset means by time:
+    none in the first 20 minutes, then as often as costs at most a tenth of the time."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """nodes that train together. On one machine there is one."""

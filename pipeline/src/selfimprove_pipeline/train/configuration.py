@@ -24,6 +24,10 @@ DTYPES = {
     "float32": torch.float32,
 }
 
+COLLECTIVE_SECONDS = 4 * 3600
+"""Seconds that ranks wait for each other; transformers' own 30 minutes are short for the
+download of a checkpoint: 12 bytes a parameter, and the other ranks wait for it in a gather."""
+
 
 def compute_dtype(training: Training) -> torch.dtype:
     """Return the type that matrix products are computed in."""
@@ -68,8 +72,8 @@ def dpo_config(training: Training, *, folder: Path, shape: Shape) -> DPOConfig:
         dataloader_pin_memory=not cpu,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        save_total_limit=1,
+        save_strategy="no",  # nor is one deleted but by `checkpoints`: it may be on its way
+        ddp_timeout=COLLECTIVE_SECONDS,
         report_to=list(training.report_to) or "none",
         disable_tqdm=True,
         log_level="warning",

@@ -28,6 +28,7 @@ from selfimprove_pipeline.train import configuration as config
 from selfimprove_pipeline.train.card import model_card
 from selfimprove_pipeline.train.checkpoints import OnStep, Vault
 from selfimprove_pipeline.train.objective import Objective, PreferenceObjective, SftObjective
+from selfimprove_pipeline.train.pace import Clock, Pace
 from selfimprove_pipeline.train.plan import Shape, Slot, global_batches, micro_batches
 from selfimprove_pipeline.train.rows import NO_PAIRS, Rows, TokenRow, tokenize
 from selfimprove_pipeline.train.trainer import PairTrainer, References, Work, fp32_buffers
@@ -86,8 +87,13 @@ class _Setting:
         return config.label(self.job.training, self.shape)
 
 
-def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
-    """Train and write the model folder; raise InputError when no pair is short enough."""
+def run(
+    job: Job, vault: Vault, on_step: OnStep | None = None, *, clock: Clock = time.monotonic
+) -> Report:
+    """Train and write the model folder; raise InputError when no pair is short enough.
+
+    `clock` is what checkpoints by time go by.
+    """
     started = time.monotonic()
     ranks.free_memory()
     trackers.check(job.training.report_to)
@@ -97,6 +103,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     training = job.training
     shape = Shape(training.global_batch_size, training.micro_batch_size, ranks.world_size())
     buffers = fp32_buffers(str(job.model))
+    ranks.connect_cpus(config.COLLECTIVE_SECONDS)
     args = config.dpo_config(training, folder=job.scratch / "trainer", shape=shape)
     if training.zero_stage:
         ranks.connect_deepspeed()
@@ -105,15 +112,19 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     referenced = time.monotonic()
     if setting.work.references is None and ranks.is_first():
         vault.save_reference(checkpoints.reference_rows(setting.rows.kept, trainer.references))
-    trainer.add_callback(
-        checkpoints.Checkpoints(
-            vault, every=training.checkpoint_steps, label=setting.label, on_step=on_step
-        )
-    )
-    trainer.train(resume_from_checkpoint=str(setting.checkpoint) if setting.checkpoint else None)
-    trained = time.monotonic()
-    report = _report(setting, trainer)
-    shares = _write(setting, trainer, report)
+    with checkpoints.Checkpoints(
+        vault,
+        pace=Pace(training.checkpoint_steps, clock),
+        label=setting.label,
+        on_step=on_step,
+        resumed=setting.checkpoint,
+    ) as kept:
+        trainer.add_callback(kept)
+        resumed = str(setting.checkpoint) if setting.checkpoint else None
+        trainer.train(resume_from_checkpoint=resumed)
+        trained = time.monotonic()
+        report = _report(setting, trainer)
+        shares = _write(setting, trainer, report)
     trainer.release()
     seconds = {
         "reference": referenced - started,

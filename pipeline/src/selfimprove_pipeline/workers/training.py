@@ -28,8 +28,6 @@ from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import manifest_of, manifests_of, survey
 
 REFERENCE: Final = "logps.jsonl"
-TRACKED: Final = "TENSORBOARD_LOGGING_DIR"
-"""Where transformers writes TensorBoard's files; its own choice would end with the scratch."""
 
 
 @dataclass(frozen=True)
@@ -93,7 +91,6 @@ def work(
     setting: Setting, index: int, model: Model, scratch: Path, on_progress: OnProgress
 ) -> None:
     """Train the next model of an iteration and a baseline beside it, unless the store has them."""
-    os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
     iteration = setting.iteration(index, model)
@@ -114,8 +111,12 @@ def work(
             lineage=_lineage(setting, iteration, model, pairs),
         )
         vault = StoreVault(setting.repository, target, reference, own)
-        report = stage.run(job, vault, on_step=_on_step(on_progress))
+        tracked = own / trackers.TENSORBOARD
+        with trackers.tensorboard_in(tracked):
+            report = stage.run(job, vault, on_step=_on_step(on_progress))
         if _is_first_rank():
+            if tracked.exists():
+                tracked.rename(job.output / trackers.TENSORBOARD)
             template = Renderer(job.model, job.chat).fingerprint
             _commit(setting, target, job.output, report, {"template": template})
         if os.environ.get("LOCAL_RANK", "0") == "0":
