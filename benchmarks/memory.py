@@ -79,24 +79,25 @@ def _config(hidden: int, layers: int, vocabulary: int, **more: Any) -> dict[str,
 
 CASES: Final = (
     Case(
-        "110 M bf16 ZeRO 2",
-        _config(768, 8, 24_576),
-        {"precision": "bf16", "zeroStage": 2, "gradientCheckpointing": True},
-        512,
-    ),
-    Case(
-        "150 M bf16 ZeRO 3",
-        _config(1024, 6, 32_768),
-        {"precision": "bf16", "zeroStage": 3, "gradientCheckpointing": False},
-        384,
-    ),
-    Case(
-        "66 M fp32 ZeRO 0",
+        "fp32 ZeRO 0",
         _config(512, 12, 24_576, tie_word_embeddings=True),
         {"precision": "fp32", "zeroStage": 0, "gradientCheckpointing": False},
         512,
     ),
+    Case(
+        "fp32 ZeRO 3",
+        _config(640, 8, 16_384),
+        {"precision": "fp32", "zeroStage": 3, "gradientCheckpointing": False},
+        320,
+    ),
+    Case(
+        "bf16 ZeRO 2",
+        _config(768, 8, 24_576),
+        {"precision": "bf16", "zeroStage": 2, "gradientCheckpointing": True},
+        72,  # processors without bf16 instructions are slow
+    ),
 )
+"""Weights of more than 200 MB each."""
 
 
 def main() -> None:
@@ -127,7 +128,7 @@ def measured(case: Case) -> list[tuple[str, ...]]:
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu"}
         environment |= {"CUDA_VISIBLE_DEVICES": "", "HF_HUB_OFFLINE": "1"}
         with (folder / "log.txt").open("wb") as log:
-            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+            process = subprocess.Popen(command, env=environment, stdout=log, stderr=log)  # noqa: S603  ourselves
             samples = _samples(process)
         if process.returncode:
             sys.exit((folder / "log.txt").read_text()[-3000:])

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from selfimprove_pipeline import devices, external, hub, judge, recipe
 from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.memory.advice import Place
 from selfimprove_pipeline.recipe import Metadata, Run, Storage
 from selfimprove_pipeline.store import Store, open_store
 from selfimprove_pipeline.store.repository import Repository
@@ -71,6 +72,14 @@ def _with_decisions(setting: Setting, index: Index | None) -> Setting:
     decided = sizing.decisions(setting, index)
     run = sizing.with_decisions(setting.run, decided)
     return dataclasses.replace(setting, run=run, decided=decided)
+
+
+def place() -> Place | None:
+    """Return what this machine trains on, None where it has no GPU."""
+    count = devices.usable_gpus()
+    if not count:
+        return None
+    return Place(count, memory=devices.gpu_memory(), host=devices.host_memory())
 
 
 def place_of(arguments: Namespace) -> tuple[Repository, Metadata]:

@@ -108,14 +108,17 @@ def estimates(shape: ModelShape, spec: Spec, place: Place) -> list[str]:
     parts = ", ".join(
         f"{name} {_gib(value)}" for name, value in vars(found).items() if value >= GIB // 10
     )
-    return [
-        f"training of {shape.parameters / 1e9:.2f} B parameters ({_manner(recipe, ranks)}): "
+    train = (
+        f"training of {shape.parameters / 1e6:,.0f} M parameters ({_manner(recipe, ranks)}): "
         f"{_gib(found.total)} GiB a GPU ({parts}), {_gib(node.memory)} GiB of memory and "
-        f"{_gib(node.disk)} GiB of disk a node",
-        f"inference ({_count(spec.inference.tensor_parallel_size, 'GPU')} an engine): at least "
-        f"{_gib(engine.total)} GiB a GPU (weights {_gib(engine.weights)}, one row of "
-        f"{engine.row_tokens:,} tokens {_gib(engine.row)})",
-    ]
+        f"{_gib(node.disk)} GiB of disk a node"
+    )
+    engines = _count(spec.inference.tensor_parallel_size, "GPU")
+    infer = (
+        f"inference ({engines} an engine): at least {_gib(engine.total)} GiB a GPU (weights "
+        f"{_gib(engine.weights)}, one row of {engine.row_tokens:,} tokens {_gib(engine.row)})"
+    )
+    return [train, infer]
 
 
 def findings(shape: ModelShape, spec: Spec, place: Place) -> list[Finding]:
@@ -144,30 +147,33 @@ def _training(shape: ModelShape, spec: Spec, place: Place) -> Finding | None:
 
 
 def _remedies(shape: ModelShape, spec: Spec, place: Place) -> Iterator[str]:
-    """Yield what would fit, the least change first."""
-    recipe, limit = spec.training, (place.memory or 0) * SHARE
-    shapes = {
-        "zeroStage 3": ({"zero_stage": 3}, place.gpus),
-        "method lora": ({"method": "lora", "zero_stage": 2}, place.gpus),
-    }
-    for name, (change, ranks) in shapes.items():
+    """Yield what would fit, the least change first; all of it keeps activations small."""
+    limit = (place.memory or 0) * SHARE
+    small = {"gradient_checkpointing": True, "micro_batch_size": 1}
+    recipe = spec.training.model_copy(update=small)
+    is_small = all(getattr(spec.training, name) == value for name, value in small.items())
+    means: tuple[tuple[str, dict[str, Any], int], ...] = (
+        ("" if is_small else "gradientCheckpointing and microBatchSize 1", {}, place.gpus),
+        ("zeroStage 3", {"zero_stage": 3}, place.gpus),
+        ("method lora", {"method": "lora", "zero_stage": 2}, place.gpus),
+        *((f"{_count(n, 'GPU')} with zeroStage 3", {"zero_stage": 3}, n) for n in _more(place)),
+    )
+    has_more = False
+    for name, change, count in means:
         changed = recipe.model_copy(update=change)
-        found = _device(shape, changed, ranks)
-        if changed != recipe and found.total <= limit:
-            yield f"{name} ({_gib(found.total)} GiB)"
-    for count in _more(place.gpus):
-        changed = recipe.model_copy(update={"zero_stage": 3})
-        found = _device(shape, changed, count)
-        if found.total <= limit:
-            yield f"{count} GPUs with zeroStage 3 ({_gib(found.total)} GiB each)"
-            break
+        needed = _device(shape, changed, count).total
+        is_more = count > place.gpus
+        if name and needed <= limit and not (has_more and is_more) and changed != spec.training:
+            yield f"{name} ({_gib(needed)} GiB)"
+            has_more |= is_more
     changed = recipe.model_copy(update={"zero_stage": 3, "offload": "optimizer"})
-    if recipe.offload == "none" and _device(shape, changed, place.gpus).total <= limit:
+    if spec.training.offload == "none" and _device(shape, changed, place.gpus).total <= limit:
         node = training.host(shape, changed, ranks=place.gpus, nodes=place.nodes)
-        yield f"offload optimizer with {_gib(node.memory)} GiB of host memory"
+        yield f"offload optimizer with {_gib(node.memory)} GiB of host memory a node"
 
 
-def _more(count: int) -> Iterator[int]:
+def _more(place: Place) -> Iterator[int]:
+    count = place.gpus
     while (count := 2 ** count.bit_length()) <= MOST_GPUS:
         yield count
 

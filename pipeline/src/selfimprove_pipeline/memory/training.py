@@ -89,7 +89,10 @@ def device(
     return DeviceMemory(
         states=states(shape, training, ranks=ranks).device,
         activations=activations(
-            shape, tokens, is_checkpointed=training.gradient_checkpointing, element=element
+            shape,
+            tokens,
+            is_checkpointed=training.gradient_checkpointing is not False,
+            element=element,
         ),
         head=_head(shape, training, tokens, on_gpu=on_gpu),
         buffers=_buffers(training, trained, gathered, ranks=ranks, on_gpu=on_gpu),

@@ -10,7 +10,7 @@ from typing import Final
 from selfimprove_pipeline import recipe
 from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.memory import advice
+from selfimprove_pipeline.memory import advice, gpus
 from selfimprove_pipeline.memory.advice import Place
 from selfimprove_pipeline.memory.shape import ModelShape, shape_of
 from selfimprove_pipeline.recipe import Run
@@ -78,6 +78,21 @@ def shape_or_none(setting: Setting) -> ModelShape | None:
         return shape(setting)
     except InputError:
         return None
+
+
+def place_of(setting: Setting) -> Place:
+    """Return where the recipe says that a run computes, else the node that is assumed."""
+    return advice.declared(setting.spec) or Place(gpus.NODE * setting.spec.training.nodes)
+
+
+def lines(setting: Setting, place: Place) -> tuple[str, ...]:
+    """Return what a run needs, then what does not fit, a line each."""
+    found = shape(setting)
+    if found is None:
+        return (f"memory: cannot be told: {setting.spec.model.uri} has a config of no known form",)
+    needed = (f"memory: {line}" for line in advice.estimates(found, setting.spec, place))
+    misfits = advice.findings(found, setting.spec, place)
+    return (*needed, *(f"too large: {one.line}" for one in misfits))
 
 
 def look(setting: Setting, place: Place | None) -> tuple[str, ...]:
