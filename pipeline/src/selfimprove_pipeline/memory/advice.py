@@ -162,10 +162,10 @@ def _remedies(shape: ModelShape, spec: Spec, place: Place) -> Iterator[str]:
     for name, change, count in means:
         changed = recipe.model_copy(update=change)
         needed = _device(shape, changed, count).total
-        is_more = count > place.gpus
-        if name and needed <= limit and not (has_more and is_more) and changed != spec.training:
+        is_new = (changed, count) != (spec.training, place.gpus)
+        if name and is_new and needed <= limit and not (has_more and count > place.gpus):
             yield f"{name} ({_gib(needed)} GiB)"
-            has_more |= is_more
+            has_more = count > place.gpus
     changed = recipe.model_copy(update={"zero_stage": 3, "offload": "optimizer"})
     if spec.training.offload == "none" and _device(shape, changed, place.gpus).total <= limit:
         node = training.host(shape, changed, ranks=place.gpus, nodes=place.nodes)
