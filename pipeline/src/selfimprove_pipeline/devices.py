@@ -158,6 +158,21 @@ def _expected(what: str, found: str) -> str:
     return f"expected to compute on {what}, found {found}"
 
 
+def gpu_memory() -> int | None:
+    """Return the bytes of the smallest GPU as the driver tells them, None where it does not."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603  fixed
+        return min(int(line) for line in told.stdout.splitlines()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def host_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
 def is_cpu_build(version: str) -> bool:
     """Return whether a version is that of a build without CUDA."""
     return version.endswith("+cpu")
