@@ -52,10 +52,10 @@ SECONDS: Final = 60
 
 
 def main(arguments: list[str]) -> None:
-    """Print an image's requirements, `--constraints` or `--locked REPORT`, or write `--hashes`."""
+    """Print an image's requirements, constraints or lock, or write the hashes of locks."""
     match arguments:
-        case ["--constraints"]:
-            lines = constraints()
+        case ["--constraints", image]:
+            lines = constraints(image)
         case ["--locked", report]:
             lines = locked(json.loads(Path(report).read_text()))
         case ["--hashes", *files] if files:
@@ -65,7 +65,7 @@ def main(arguments: list[str]) -> None:
         case [image] if not image.startswith("-"):
             lines = requirements(image)
         case _:
-            sys.exit("expected IMAGE, --constraints, --locked REPORT or --hashes LOCK...")
+            sys.exit("expected IMAGE, --constraints IMAGE, --locked REPORT or --hashes LOCK...")
     sys.stdout.writelines(f"{line}\n" for line in lines)
 
 
@@ -98,9 +98,11 @@ def _asked_for(image: str, project: dict[str, Any]) -> Iterator[str]:
     yield from BESIDES.get(image, ())
 
 
-def constraints() -> list[str]:
-    """List the tested versions that the GPU images have to keep."""
-    return [line for line in read(LOCK) if name(line) not in (*CUDA_DIFFERS, *BEYOND_RANGE)]
+def constraints(image: str) -> list[str]:
+    """List the versions that a GPU image keeps: the tested ones, and those that it has."""
+    own = {name(line): line for line in read(ROOT / "images" / image / "requirements.lock")}
+    tested = {name(line): line for line in read(LOCK) if name(line) not in CUDA_DIFFERS}
+    return [line for key, line in (own | tested).items() if key not in BEYOND_RANGE]
 
 
 def locked(report: dict[str, Any]) -> list[str]:

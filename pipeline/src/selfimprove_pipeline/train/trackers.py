@@ -4,12 +4,19 @@ transformers finds out when the trainer is made, after the stages before it have
 Imports nothing heavy, so that whoever starts a run can ask first.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Final
 
 from selfimprove_pipeline.errors import InputError
 
+TRACKER_PACKAGES: Final[Mapping[str, str]] = {
+    "mlflow": "mlflow-skinny",
+    "tensorboard": "tensorboard",
+    "trackio": "trackio",
+    "wandb": "wandb",
+}
+"""The package of each tracker that the training image has."""
 _PACKAGES: Final = {"tensorboard": ("tensorboard", "tensorboardX")}
 """Packages of which one is enough, where they are not the tracker's name alone."""
 
