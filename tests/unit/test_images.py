@@ -206,7 +206,7 @@ def test_every_file_that_pip_may_take_has_a_hash(lock: Path) -> None:
 def test_what_an_image_installs_is_checked_by_its_hash(image: str) -> None:
     """A folder of wheels that pip's settings name may hold another build of the same version."""
     final = _stages(image)[-1]
-    commands = re.findall(r"(?:(?<!")pip --python \S+ install|\$install)(?:[^&]|&(?!&))*", final)
+    commands = re.findall(r"(?:(?<!\x22)pip --python \S+ install|\$install)(?:[^&]|&(?!&))*", final)
     unchecked = [c for c in commands if "--require-hashes" not in c and ".whl" not in c]
 
     assert any("--require-hashes" in command for command in commands)
