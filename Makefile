@@ -72,7 +72,7 @@ bench-operator: env ## time to the first Job, API calls and memory, on the clust
 
 kind: images ## a kind cluster with the images and a store, for `make test-cluster`
 	kind create cluster --config tests/cluster/kind.yaml $(if $(KUBERNETES),--image kindest/node:v$(KUBERNETES).0)
-	kind load docker-image $(foreach name,operator cpu,localhost/selfimprove-$(name):dev)
+	kind load docker-image $(IMAGES:%=$(REGISTRY)/selfimprove-%:$(TAG))
 	kubectl apply -f examples/minio/minio.yaml
 	kubectl -n minio patch service minio --patch '{"spec": {"type": "NodePort", "ports": [{"port": 9000, "nodePort": 30900}]}}'
 	kubectl -n minio rollout status deployment/minio
