@@ -27,7 +27,7 @@ $(STAMP): requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "expected Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
-	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
+	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-warn-conflicts torch==2.13.0
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	rm -f $(VENV)/.locked-*
 	touch $@
