@@ -22,11 +22,12 @@ help: ## list the targets
 
 env: $(STAMP) ## make .venv with everything for this machine
 
+# torch in a call of its own: in one call all have hashes or none, and it has a build for each index.
 $(STAMP): requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "expected Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-warn-conflicts torch==2.13.0
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	rm -f $(VENV)/.locked-*
 	touch $@
@@ -48,11 +49,12 @@ test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `mak
 	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) $(IN_PARALLEL) || $(NONE)
 	$(BIN)/python -m pytest -m "cluster and alone" $(CLUSTER_TESTS) || $(NONE)
 
-check: env ## lint, types, layers and spelling; changes nothing
+check: env ## lint, types, layers, dependencies and spelling; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry pipeline/src operator/src
 	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md charts docs images operator pipeline tests examples benchmarks
 
 fix: env ## format, and fix what the linter can
@@ -70,7 +72,7 @@ bench-operator: env ## time to the first Job, API calls and memory, on the clust
 
 kind: images ## a kind cluster with the images and a store, for `make test-cluster`
 	kind create cluster --config tests/cluster/kind.yaml $(if $(KUBERNETES),--image kindest/node:v$(KUBERNETES).0)
-	kind load docker-image $(foreach name,operator cpu,localhost/selfimprove-$(name):dev)
+	kind load docker-image $(IMAGES:%=$(REGISTRY)/selfimprove-%:$(TAG))
 	kubectl apply -f examples/minio/minio.yaml
 	kubectl -n minio patch service minio --patch '{"spec": {"type": "NodePort", "ports": [{"port": 9000, "nodePort": 30900}]}}'
 	kubectl -n minio rollout status deployment/minio
