@@ -104,7 +104,8 @@ def deafen() -> None:
     """Let Qwen2's attention lose what packing tells it, as attention written by hand would."""
     heard = Qwen2Attention.forward
 
-    def forward(self: Qwen2Attention, *args: Any, cu_seq_lens_q: Any = None, **kwargs: Any) -> Any:
+    def forward(self: Qwen2Attention, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("cu_seq_lens_q", None)
         return heard(self, *args, **kwargs)
 
     Qwen2Attention.forward = forward  # type: ignore[method-assign]
