@@ -25,6 +25,7 @@ from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from typing_extensions import override
 
 from selfimprove_pipeline.artifacts import File
@@ -103,6 +104,8 @@ def one_rank(training: Training, rank: int, port: int) -> None:
         "MASTER_PORT": str(port),
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    if training.deaf:
+        deafen()
     try:
         left = models_after_another(training) if training.after else 0
         kept = HeldVault(training)
@@ -117,6 +120,17 @@ def one_rank(training: Training, rank: int, port: int) -> None:
             line = f"{type(error).__name__}: {error}"
             (training.folder / "result.json").write_text(json.dumps({"error": line}))
         raise
+
+
+def deafen() -> None:
+    """Let Qwen2's attention lose what packing tells it, as attention written by hand would."""
+    heard = Qwen2Attention.forward
+
+    def forward(self: Qwen2Attention, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("cu_seq_lens_q", None)
+        return heard(self, *args, **kwargs)
+
+    Qwen2Attention.forward = forward  # type: ignore[method-assign]
 
 
 def models_after_another(training: Training) -> int:
