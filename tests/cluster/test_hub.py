@@ -38,6 +38,7 @@ def spec() -> JSON:
     return {
         "model": {"uri": f"hf://{NAME}"},
         "iterations": 1,
+        # Here stands `"inference": {"engines": 2}` once a recipe has that field.
         "pods": {role: {"env": env} for role in IMAGES},
     }
 
