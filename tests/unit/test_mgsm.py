@@ -163,9 +163,12 @@ class Scripted:
     start_seconds = 0.0
     max_model_len = 4096
     versions: Mapping[str, str] = {}
+    has_fixed_batches = False
+    engines = 1
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         for request in requests:
+            assert request is not None
             number = int(request.key.partition("/")[2])
             language = request.group.rpartition(".")[2]
             is_told = "+languageInstruction" in request.group

@@ -84,8 +84,24 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Longest prompt and completion together, in tokens."""
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """Whether a row's bytes depend on the requests beside it.
+
+        Requests then come in whole batches in an order that follows from the rows alone, and no
+        None is among them.
+        """
+
+    @property
+    def engines(self) -> int:
+        """How many engines share the work: 1, or the children of a pool."""
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield each request's completion as it finishes, in any order.
+
+        Requests are taken only as there is room for them. None means that there is none until
+        another completion has been taken: the engine goes on with what it has and asks again
+        after that. None while nothing is under way raises RuntimeError.
 
         A prompt that leaves no room for a token yields `overlong` and stops nobody else, also
         where only the prompt is scored. A scored one yields no text and ends with `length`.

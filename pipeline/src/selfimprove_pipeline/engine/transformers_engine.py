@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, cast
 
 import tokenizers
 import torch
@@ -19,6 +19,9 @@ from tokenizers.decoders import DecodeStream
 
 from selfimprove_pipeline.artifacts import FinishReason
 from selfimprove_pipeline.engine import Completion, Request
+
+BATCH_SIZE: Final = 64
+"""Rows of a batch at most: part of every result."""
 
 _PADDING: Final = 0
 
@@ -33,7 +36,7 @@ class TransformersEngine:
         stop_token_ids: Iterable[int],
         dtype: str = "float32",
         max_model_len: int | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Load a model's folder with the weights in `dtype`, a name of torch's.
 
@@ -66,15 +69,24 @@ class TransformersEngine:
         """Longest prompt and completion together, in tokens."""
         return self._max_model_len
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """True: left padding and the width of a batch are part of its sums."""
+        return True
+
+    @property
+    def engines(self) -> int:
+        """One."""
+        return 1
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield the completions of a whole batch at once, in the order of the requests."""
-        for _, alike in itertools.groupby(requests, key=_likeness):
-            while batch := tuple(itertools.islice(alike, self._batch_size)):
-                rows = [self._row(request) for request in batch]
-                fitting = [row for row in rows if row.finish_reason is None]
-                if fitting:
-                    (self._score if batch[0].scored else self._decode)(fitting)
-                yield from (row.completion() for row in rows)
+        for batch in batches(requests, self._batch_size):
+            rows = [self._row(request) for request in batch]
+            fitting = [row for row in rows if row.finish_reason is None]
+            if fitting:
+                (self._score if batch[0].scored else self._decode)(fitting)
+            yield from (row.completion() for row in rows)
 
     def close(self) -> None:
         """Do nothing: no process was started, and memory goes with the object."""
@@ -202,7 +214,22 @@ class _Row:
         )
 
 
-def _likeness(request: Request) -> tuple[str, bool, float, float, float]:
+def batches(
+    requests: Iterable[Request | None], size: int = BATCH_SIZE
+) -> Iterator[tuple[Request, ...]]:
+    """Yield the batches that requests are decoded in: consecutive ones of one kind, `size` at most.
+
+    None among them raises RuntimeError: a batch that waits for its completions never ends.
+    """
+    for _, alike in itertools.groupby(requests, key=_likeness):
+        while batch := tuple(itertools.islice(alike, size)):
+            yield cast("tuple[Request, ...]", batch)  # `_likeness` refuses None
+
+
+def _likeness(request: Request | None) -> tuple[str, bool, float, float, float]:
+    if request is None:
+        msg = "an engine with fixed batches takes requests without a pause"
+        raise RuntimeError(msg)
     how = (request.temperature, request.top_p, request.repetition_penalty)
     return (request.group, request.scored > 0, *how)
 

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from selfimprove_pipeline.artifacts import FinishReason
 from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.engine.intake import Intake
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.recipe.sampling import Inference
 
@@ -111,17 +112,29 @@ class VllmEngine:
         """Longest prompt and completion together, in tokens."""
         return self._max_model_len
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """False: requests come and go one by one."""
+        return False
+
+    @property
+    def engines(self) -> int:
+        """One."""
+        return 1
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield completions as they finish; requests are taken as there is room for them.
 
         An engine that died raises. Requests that nobody waits for any more are given up.
         """
         engine = self._running()
-        waiting = iter(requests)
+        intake = Intake(requests)
         unfinished: dict[str, Request] = {}
         try:
             while True:
-                while len(unfinished) < WINDOW and (request := next(waiting, None)) is not None:
+                while len(unfinished) < WINDOW and (
+                    request := intake.take(under_way=len(unfinished))
+                ):
                     if len(request.prompt) >= self._max_model_len:
                         yield _overlong(request)
                     else:
@@ -131,6 +144,7 @@ class VllmEngine:
                     return
                 for output in self._step(engine):
                     yield _completion(unfinished.pop(output.request_id), output)
+                    intake.resume()
         finally:
             engine.abort_request(list(unfinished))
 
