@@ -54,7 +54,7 @@ def made(root: Path, model: Path, engine: Shared) -> dict[str, tuple[Answer | Tr
     spec = run(iterations=1, evaluation={"suites": []}, translation__maxTokens=24, **values)
     toolchain = devices.toolchain("transformers", 0)
     setting = Setting(spec, store, repository, toolchain, "transformers", root / "cache")
-    inference.work(setting, 0, setting.base, lambda *_: engine, lambda _: None)  # type: ignore[arg-type,return-value]
+    inference.work(setting, 0, setting.base, lambda *_: engine, lambda _: None)  # type: ignore[arg-type]
     found = survey(setting.iteration(0, setting.base), repository.manifest)
     kinds: dict[str, type[Answer | Translation]] = {
         "generate": Answer,

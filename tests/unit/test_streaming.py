@@ -409,7 +409,7 @@ def test_what_others_wait_for_goes_first_and_then_the_longest() -> None:
     queues = [Queue[int](urgency), Queue[int](as_they_come)]
     for queue in queues:
         for number, (size, leads) in enumerate(sizes):
-            queue.put(number, Wanted(pytest.fail, size=size, leads=leads))  # type: ignore[arg-type]
+            queue.put(number, Wanted(pytest.fail, size=size, leads=leads))
     assert [list(taken(queue)) for queue in queues] == [[4, 2, 1, 3, 0], [0, 1, 2, 3, 4]]
 
 
@@ -437,7 +437,7 @@ def test_a_part_is_read_once_and_written_without_a_look(tmp_path: Path) -> None:
     other = Repository(FolderStore(tmp_path), bucket="runs", prefix="", cache=tmp_path / "cache")
     target = Target("generate", "en", "0" * 32, {}, {}, {})
     idle: tasks.Asking[Prompt] = tasks.Asking(
-        target=target, kind=Prompt, pending=lambda *_: (), row=pytest.fail
+        target=target, kind=Prompt, pending=lambda *_: (), row=lambda *_: rows[0]
     )
     one = tasks.Open(idle, own, Share(0, 2))
     rows = [Prompt(id=f"p{n}", prompt="?") for n in range(20)]
