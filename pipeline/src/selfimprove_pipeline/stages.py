@@ -47,6 +47,9 @@ TABLE: Final = (
 
 WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
 
+_YOUNGER: Final[Mapping[str, Any]] = {WRONG_ANSWER: False, "inference.batchInvariant": False}
+"""Fields that are younger than the keys, with the values at which keys are those from before."""
+
 SFT: Final = "sft"
 """The baseline that is a model of its own, and the part of `train` that makes it."""
 
@@ -68,6 +71,7 @@ _OF_ANY_TEXT: Final = (
     "inference.dtype",
     "inference.maxModelLen",
     "inference.extraArgs",
+    "inference.batchInvariant",
 )
 """Fields of `evaluate` that also decide what lm-eval is told, which writes its prompts itself."""
 
@@ -438,9 +442,11 @@ def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
 def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
     spec = iteration.spec
-    values = recipe.fields_of(spec, stage)
-    if not values.get(WRONG_ANSWER):
-        values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
+    values = {
+        path: value
+        for path, value in recipe.fields_of(spec, stage).items()
+        if path not in _YOUNGER or value != _YOUNGER[path]
+    }
     if stage == "score":
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "gate":

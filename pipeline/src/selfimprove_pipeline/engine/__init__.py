@@ -1,8 +1,9 @@
 """What the stages need of an inference engine, and nothing of what an engine is.
 
-`Engine` has two implementations: `vllm_engine` (the only importer of vLLM) and
-`transformers_engine` (greedy and sampled decoding in this process, for tests and tiny
-models). Prompts are token ids, made by `chat`, so that no engine renders or adds anything.
+`Engine` has three implementations: `vllm_engine` (the only importer of vLLM), `transformers_engine`
+(greedy and sampled decoding on processors, for tests and tiny models), and `pool`, several of one
+of these, each in a process of its own. Prompts are token ids, made by `chat`, so that no engine
+renders or adds anything.
 """
 
 import hashlib
@@ -100,8 +101,8 @@ class Engine(Protocol):
         """Yield each request's completion as it finishes, in any order.
 
         Requests are taken only as there is room for them. None means that there is none until
-        another completion has been taken: the engine goes on with what it has and asks again
-        after that. None while nothing is under way raises RuntimeError.
+        another completion has been taken: the engine goes on with what it has and asks again, at
+        the latest after that. None while nothing is under way raises RuntimeError.
 
         A prompt that leaves no room for a token yields `overlong` and stops nobody else, also
         where only the prompt is scored. A scored one yields no text and ends with `length`.

@@ -1,40 +1,22 @@
-"""The requests of one `complete` call, taken as there is room for them.
+"""How engines take requests one by one from a giver that may have none for now."""
 
-The giver may have nothing until it has seen another completion, and says so with None. What
-follows from that is kept here, for every engine that takes requests one by one.
-"""
+from collections.abc import Iterator
+from typing import TypeVar
 
-from collections.abc import Iterable
-
-from selfimprove_pipeline.engine import Request
+T = TypeVar("T")
 
 
-class Intake:
-    """Takes one request after the other, and pauses where the giver has none for now."""
+def take(requests: Iterator[T | None], *, under_way: int) -> T | None:
+    """Return the next request; None where there is none now, or no more.
 
-    def __init__(self, requests: Iterable[Request | None]) -> None:
-        """Take nothing yet."""
-        self._requests = iter(requests)
-        self._is_paused = False
-
-    def take(self, *, under_way: int) -> Request | None:
-        """Return the next request; None where none is to be had now.
-
-        `under_way` are the requests whose completions are still to come. Nothing under way and
-        nothing to give would wait for ever: it raises RuntimeError.
-        """
-        if self._is_paused:
-            return None
-        try:
-            request = next(self._requests)
-        except StopIteration:
-            return None
-        if request is None and not under_way:
-            msg = "requests wait for a completion, and none is under way"
-            raise RuntimeError(msg)
-        self._is_paused = request is None
-        return request
-
-    def resume(self) -> None:
-        """Ask again: a completion has been taken."""
-        self._is_paused = False
+    `under_way` are the requests whose completions are still to come. With none under way and none
+    given nothing would ever change: that raises RuntimeError.
+    """
+    try:
+        request = next(requests)
+    except StopIteration:
+        return None
+    if request is None and not under_way:
+        msg = "requests wait for a completion, and none is under way"
+        raise RuntimeError(msg)
+    return request

@@ -5,12 +5,11 @@ else runs: a batch holds consecutive requests of one group in the order they cam
 the same neighbours whenever its artifact is made again.
 """
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
 import tokenizers
 import torch
@@ -19,9 +18,7 @@ from tokenizers.decoders import DecodeStream
 
 from selfimprove_pipeline.artifacts import FinishReason
 from selfimprove_pipeline.engine import Completion, Request
-
-BATCH_SIZE: Final = 64
-"""Rows of a batch at most: part of every result."""
+from selfimprove_pipeline.engine.batches import BATCH_SIZE, batches
 
 _PADDING: Final = 0
 
@@ -78,6 +75,11 @@ class TransformersEngine:
     def engines(self) -> int:
         """One."""
         return 1
+
+    @property
+    def window(self) -> int:
+        """Two batches: one to work on, and the next."""
+        return 2 * self._batch_size
 
     def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield the completions of a whole batch at once, in the order of the requests."""
@@ -212,26 +214,6 @@ class _Row:
             log_likelihood=self.log_likelihood,
             is_greedy=self.is_greedy,
         )
-
-
-def batches(
-    requests: Iterable[Request | None], size: int = BATCH_SIZE
-) -> Iterator[tuple[Request, ...]]:
-    """Yield the batches that requests are decoded in: consecutive ones of one kind, `size` at most.
-
-    None among them raises RuntimeError: a batch that waits for its completions never ends.
-    """
-    for _, alike in itertools.groupby(requests, key=_likeness):
-        while batch := tuple(itertools.islice(alike, size)):
-            yield cast("tuple[Request, ...]", batch)  # `_likeness` refuses None
-
-
-def _likeness(request: Request | None) -> tuple[str, bool, float, float, float]:
-    if request is None:
-        msg = "an engine with fixed batches takes requests without a pause"
-        raise RuntimeError(msg)
-    how = (request.temperature, request.top_p, request.repetition_penalty)
-    return (request.group, request.scored > 0, *how)
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:
