@@ -22,16 +22,16 @@ import torch
 import transformers
 
 from selfimprove_pipeline.artifacts import FinishReason
-from selfimprove_pipeline.engine import Completion, Engine, Request, vllm_engine
+from selfimprove_pipeline.engine import Completion, Request, vllm_engine
+from selfimprove_pipeline.engine.jobs import Single
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe.sampling import Inference
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256
 ROWS = 40
 LONGEST = 32
-WINDOW = vllm_engine.WINDOW
 
 vllm = pytest.mark.engine
 
@@ -107,7 +107,7 @@ class Reference:
 class Started:
     """An engine, and how many processes it added to this one."""
 
-    engine: Engine
+    engine: Single
     is_vllm: bool
     added_processes: int = 0
 
@@ -215,8 +215,9 @@ def test_an_overlong_prompt_stops_nobody_else(started: Started, reference: Refer
 def test_overlong_prompts_alone_are_all_reported(started: Started) -> None:
     """More of them than the engine holds at a time come back too."""
     full = Request(key="", group="answers", prompt=(65,) * MAX_LENGTH, max_tokens=5)
-    found = started.complete(replace(full, key=str(row)) for row in range(WINDOW + 5))
-    assert Counter(row.finish_reason for row in found.values()) == {"overlong": WINDOW + 5}
+    many = started.engine.window + 5
+    found = started.complete(replace(full, key=str(row)) for row in range(many))
+    assert Counter(row.finish_reason for row in found.values()) == {"overlong": many}
 
 
 def test_the_room_limits_the_completion(started: Started) -> None:
@@ -303,16 +304,17 @@ def test_the_longest_scored_prompt_leaves_room_for_a_token(
 def test_completions_come_while_requests_are_still_taken(started: Started) -> None:
     """The first completion does not wait for the last request."""
     taken: list[str] = []
+    window = started.engine.window
 
     def requests() -> Iterator[Request]:
-        for row in range(WINDOW + 100):
+        for row in range(window + 100):
             taken.append(str(row))
             yield Request(key=str(row), group="answers", prompt=(65 + row % 26,), max_tokens=1)
 
     completions = started.engine.complete(requests())
     next(completions)
-    assert len(taken) <= WINDOW
-    assert len(list(completions)) == WINDOW + 99
+    assert len(taken) <= window
+    assert len(list(completions)) == window + 99
 
 
 def test_sampled_rows_follow_their_own_seed(started: Started) -> None:
@@ -381,6 +383,32 @@ def test_short_rows_overtake_long_ones(started: Started) -> None:
 
 @vllm
 @pytest.mark.parametrize("started", ["vllm"], indirect=True)
+def test_a_giver_may_wait_for_completions(started: Started) -> None:
+    """A request that follows from a completion is taken when it is there, beside others."""
+    first = Request(key="0", group="answers", prompt=(72, 105), max_tokens=2)
+    long = replace(first, key="long", max_tokens=100)
+    done: list[str] = []
+
+    def requests() -> Iterator[Request | None]:
+        yield from (long, first)
+        for row in range(1, 6):
+            while str(row - 1) not in done:
+                yield None
+            yield replace(first, key=str(row))
+
+    done.extend(completion.key for completion in started.engine.complete(requests()))
+    assert sorted(done) == ["0", "1", "2", "3", "4", "5", "long"]
+
+
+@vllm
+@pytest.mark.parametrize("started", ["vllm"], indirect=True)
+def test_vllm_has_as_many_rows_as_its_own_class_for_offline_work(started: Started) -> None:
+    """On processors these are 256, where a server has 128; a quarter more waits."""
+    assert started.engine.window == 256 + 64
+
+
+@vllm
+@pytest.mark.parametrize("started", ["vllm"], indirect=True)
 def test_one_gpu_or_none_needs_no_other_process(started: Started) -> None:
     """Without tensor parallelism the engine is this process: killing it leaves nothing."""
     assert started.added_processes == 0
@@ -393,8 +421,9 @@ def test_one_gpu_or_none_needs_no_other_process(started: Started) -> None:
         (Inference(extra_args={"quantisation": "fp8", "max_num_seqs": 8}), "found quantisation;"),
         (Inference(extra_args={"max_model_len": 8}), "found max_model_len; use the recipe's own"),
         (Inference(max_model_len=100_000), "vLLM cannot start tiny: "),
+        (Inference(batch_invariant=True), "inference.batchInvariant: expected GPUs"),
     ],
-    ids=["unknown", "set by the recipe", "refused"],
+    ids=["unknown", "set by the recipe", "refused", "without a GPU"],
 )
 def test_wrong_engine_arguments_are_named_in_one_line(
     tiny: Path, inference: Inference, expected: str
@@ -473,6 +502,6 @@ def test_the_end_of_a_worker_is_an_error(two_workers: subprocess.Popen[str]) -> 
     workers[1].kill()
     assert two_workers.stdout is not None
     last = two_workers.stdout.read().splitlines()[-1]
-    assert two_workers.wait() == 1
+    assert two_workers.wait() == TryAgainError.exit_code
     assert "found one killed, most likely for lack of memory" in last
     assert left_in_the_end(descendants) == []

@@ -163,9 +163,12 @@ class Scripted:
     start_seconds = 0.0
     max_model_len = 4096
     versions: Mapping[str, str] = {}
+    has_fixed_batches = False
+    engines = 1
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         for request in requests:
+            assert request is not None
             number = int(request.key.partition("/")[2])
             language = request.group.rpartition(".")[2]
             is_told = "+languageInstruction" in request.group
@@ -305,10 +308,9 @@ def test_a_baseline_asks_for_the_language_below_the_prompt(
     spec = run().spec
     suite = Suite(name="mgsm", uri=URI)
     renderer = Renderer(tiny_qwen2(tmp_path / "m0"), spec.chat)
-    (plain,), (told,) = (
-        evaluate.requests(
-            [Prompt(id="p", prompt="2 + 2?")], language, suite, spec, renderer, baseline=baseline
-        )
+    row = Prompt(id="p", prompt="2 + 2?")
+    plain, told = (
+        evaluate.request(row, language, suite, spec, renderer, baseline=baseline)
         for baseline in (None, "languageInstruction")
     )
     wanted = Message(role="user", content=f"2 + 2?\n\n{asked}")

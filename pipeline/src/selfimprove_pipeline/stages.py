@@ -47,6 +47,9 @@ TABLE: Final = (
 
 WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
 
+_YOUNGER: Final[Mapping[str, Any]] = {WRONG_ANSWER: False, "inference.batchInvariant": False}
+"""Fields that are younger than the keys, with the values at which keys are those from before."""
+
 SFT: Final = "sft"
 """The baseline that is a model of its own, and the part of `train` that makes it."""
 
@@ -73,6 +76,7 @@ _OF_ANY_TEXT: Final = (
     "inference.dtype",
     "inference.maxModelLen",
     "inference.extraArgs",
+    "inference.batchInvariant",
 )
 """Fields of `evaluate` that also decide what lm-eval is told, which writes its prompts itself."""
 
@@ -185,6 +189,25 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
         _target(stage, part, _fields(stage, part, iteration), inputs, versions)
         for part, inputs in inputs_by_part.items()
     )
+
+
+def ahead(iteration: Iteration) -> dict[str, Target]:
+    """Return, by direction, where translations lie before the digest of their answers is known.
+
+    Their key has that of the answers in the digest's place. It does not determine the answers,
+    so each row says which text it is the translation of.
+    """
+    versions = versions_of("translate", iteration.toolchain)
+    answers = {target.part: target.key for target in targets("generate", iteration, {}) or ()}
+    if versions is None or not answers or iteration.spec.translation.external is not None:
+        return {}
+    found = {}
+    for source, target in iteration.spec.languages.directions():
+        part = direction(source, target)
+        inputs = {"model": iteration.model, "answersUnder": answers[source]}
+        fields = _fields("translate", part, iteration)
+        found[part] = _target("translate", part, fields, inputs, versions)
+    return found
 
 
 def key(
@@ -424,9 +447,11 @@ def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
 def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
     spec = iteration.spec
-    values = recipe.fields_of(spec, stage)
-    if not values.get(WRONG_ANSWER):
-        values.pop(WRONG_ANSWER, None)  # the keys are those from before there was this filter
+    values = {
+        path: value
+        for path, value in recipe.fields_of(spec, stage).items()
+        if path not in _YOUNGER or value != _YOUNGER[path]
+    }
     if stage == "score":
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "gate":

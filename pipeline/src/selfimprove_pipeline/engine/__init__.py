@@ -1,8 +1,9 @@
 """What the stages need of an inference engine, and nothing of what an engine is.
 
-`Engine` has two implementations: `vllm_engine` (the only importer of vLLM) and
-`transformers_engine` (greedy and sampled decoding in this process, for tests and tiny
-models). Prompts are token ids, made by `chat`, so that no engine renders or adds anything.
+`Engine` has three implementations: `vllm_engine` (the only importer of vLLM), `transformers_engine`
+(greedy and sampled decoding on processors, for tests and tiny models), and `pool`, several of one
+of these, each in a process of its own. Prompts are token ids, made by `chat`, so that no engine
+renders or adds anything.
 """
 
 import hashlib
@@ -84,8 +85,24 @@ class Engine(Protocol):
     def max_model_len(self) -> int:
         """Longest prompt and completion together, in tokens."""
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """Whether a row's bytes depend on the requests beside it.
+
+        Requests then come in whole batches in an order that follows from the rows alone, and no
+        None is among them.
+        """
+
+    @property
+    def engines(self) -> int:
+        """How many engines share the work: 1, or the children of a pool."""
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield each request's completion as it finishes, in any order.
+
+        Requests are taken only as there is room for them. None means that there is none until
+        another completion has been taken: the engine goes on with what it has and asks again, at
+        the latest after that. None while nothing is under way raises RuntimeError.
 
         A prompt that leaves no room for a token yields `overlong` and stops nobody else, also
         where only the prompt is scored. A scored one yields no text and ends with `length`.

@@ -5,7 +5,6 @@ else runs: a batch holds consecutive requests of one group in the order they cam
 the same neighbours whenever its artifact is made again.
 """
 
-import itertools
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,6 +18,7 @@ from tokenizers.decoders import DecodeStream
 
 from selfimprove_pipeline.artifacts import FinishReason
 from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.engine.batches import BATCH_SIZE, batches
 
 _PADDING: Final = 0
 
@@ -33,7 +33,7 @@ class TransformersEngine:
         stop_token_ids: Iterable[int],
         dtype: str = "float32",
         max_model_len: int | None = None,
-        batch_size: int = 64,
+        batch_size: int = BATCH_SIZE,
     ) -> None:
         """Load a model's folder with the weights in `dtype`, a name of torch's.
 
@@ -66,15 +66,29 @@ class TransformersEngine:
         """Longest prompt and completion together, in tokens."""
         return self._max_model_len
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """True: left padding and the width of a batch are part of its sums."""
+        return True
+
+    @property
+    def engines(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def window(self) -> int:
+        """Two batches: one to work on, and the next."""
+        return 2 * self._batch_size
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield the completions of a whole batch at once, in the order of the requests."""
-        for _, alike in itertools.groupby(requests, key=_likeness):
-            while batch := tuple(itertools.islice(alike, self._batch_size)):
-                rows = [self._row(request) for request in batch]
-                fitting = [row for row in rows if row.finish_reason is None]
-                if fitting:
-                    (self._score if batch[0].scored else self._decode)(fitting)
-                yield from (row.completion() for row in rows)
+        for batch in batches(requests, self._batch_size):
+            rows = [self._row(request) for request in batch]
+            fitting = [row for row in rows if row.finish_reason is None]
+            if fitting:
+                (self._score if batch[0].scored else self._decode)(fitting)
+            yield from (row.completion() for row in rows)
 
     def close(self) -> None:
         """Do nothing: no process was started, and memory goes with the object."""
@@ -200,11 +214,6 @@ class _Row:
             log_likelihood=self.log_likelihood,
             is_greedy=self.is_greedy,
         )
-
-
-def _likeness(request: Request) -> tuple[str, bool, float, float, float]:
-    how = (request.temperature, request.top_p, request.repetition_penalty)
-    return (request.group, request.scored > 0, *how)
 
 
 def _padded(prompts: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor]:

@@ -1,9 +1,10 @@
 """vLLM as an `Engine`: the product's way to make text, and the only importer of vLLM.
 
 The engine core runs in this process, without vLLM's usual child: there is nothing to leave behind
-when this process is killed, and a kill for memory is reported as what it is. Only tensor
-parallelism starts processes; `vllm_worker` ties them to this one. vLLM reads its settings from
-the environment when it is imported, so it is imported when an engine starts.
+when this process is killed, and a kill for memory is reported as what it is. On GPUs this process
+is one of a `pool`. Only tensor parallelism starts more; `vllm_worker` ties them to this one. vLLM
+reads its settings from the environment when it is imported, so it is imported when an engine
+starts.
 """
 
 import dataclasses
@@ -18,22 +19,36 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast, get_args
 
 from selfimprove_pipeline.artifacts import FinishReason
-from selfimprove_pipeline.engine import Completion, Engine, Request
-from selfimprove_pipeline.errors import InputError, SelfImproveError
+from selfimprove_pipeline.engine import Completion, Request, faults
+from selfimprove_pipeline.engine.intake import take
+from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe.sampling import Inference
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams
     from vllm.v1.engine.llm_engine import LLMEngine
 
-WINDOW: Final = 1024
-"""Requests that wait in the engine at most: enough to keep it busy, few enough to stream."""
-
 _ENVIRONMENT: Final = {
     "VLLM_LOGGING_LEVEL": "WARNING",
     "VLLM_LOGGING_STREAM": "ext://sys.stderr",
     "VLLM_NO_USAGE_STATS": "1",
+    # FlashInfer builds its sampler with nvcc, which the image has not. Rows with a seed of their
+    # own, as ours are, are not sampled by it anyway.
+    "VLLM_USE_FLASHINFER_SAMPLER": "0",
 }
+"""Settings that the machine's own environment may overrule."""
+
+_NEEDED: Final = {
+    "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+    # A worker that is forked after CUDA has been looked at cannot use it.
+    "VLLM_WORKER_MULTIPROC_METHOD": "spawn",
+    # Looking for GPUs by NVML leaves CUDA alone.
+    "PYTORCH_NVML_BASED_CUDA_CHECK": "1",
+}
+_LARGE_GPU: Final = 100e9
+_MOST_ROWS: Final = 512
+"""Rows that a GPU below 100 GB has at a time: its cache holds hardly more of 8 billion parameters,
+and throughput grows little beyond."""
 _KV_CACHE_GIB: Final = "1"
 
 
@@ -44,19 +59,18 @@ def start(
     dtype: str,
     stop_token_ids: Sequence[int],
     seed: int = 0,
-) -> Engine:
+) -> "VllmEngine":
     """Start vLLM on a model's folder.
 
     `dtype` is one of vLLM's names or `auto`, which keeps float32 weights as they are on a CPU.
-    Arguments that vLLM does not know or refuses raise `InputError`.
+    Arguments that vLLM does not know or refuses raise `InputError`; a device that is occupied or
+    fails raises `TryAgainError`.
     """
     began = time.perf_counter()
-    for name, value in _ENVIRONMENT.items():
-        os.environ.setdefault(name, value)
-    os.environ["VLLM_ENABLE_V1_MULTIPROCESSING"] = "0"
-    _compile_nothing_on_processors()
+    _set_environment(inference)
     # Imported here because vLLM reads the environment above as it is imported.
     from vllm import EngineArgs  # noqa: PLC0415
+    from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415
     from vllm.v1.engine.llm_engine import LLMEngine  # noqa: PLC0415
 
     arguments = _arguments(model, inference=inference, dtype=dtype, seed=seed)
@@ -68,11 +82,16 @@ def start(
         )
         raise InputError(msg)
     try:
-        config = EngineArgs(**arguments).create_engine_config()
+        # As vLLM's own class for offline work: more rows and longer steps than a server's.
+        config = EngineArgs(**arguments).create_engine_config(UsageContext.LLM_CLASS)
         engine = LLMEngine.from_vllm_config(config, disable_log_stats=True)
-    except ValueError as error:
-        msg = f"inference: vLLM cannot start {model.name}: {_in_one_line(error)}"
-        raise InputError(msg) from error
+    except Exception as error:
+        line = _in_one_line(error)
+        kind = faults.kind_of(line) or (InputError if isinstance(error, ValueError) else None)
+        if kind is None:
+            raise
+        msg = f"inference: vLLM cannot start {model.name}: {line}"
+        raise kind(msg) from error
     return VllmEngine(
         engine, stop_token_ids=stop_token_ids, start_seconds=time.perf_counter() - began
     )
@@ -87,6 +106,8 @@ class VllmEngine:
         """Take over a started engine."""
         self._engine: LLMEngine | None = engine
         self._max_model_len: int = engine.vllm_config.model_config.max_model_len
+        rows = engine.vllm_config.scheduler_config.max_num_seqs
+        self._window: int = rows + rows // 4
         self._stop_token_ids = list(stop_token_ids)
         self._start_seconds = start_seconds
         self._workers = multiprocessing.active_children()
@@ -111,7 +132,22 @@ class VllmEngine:
         """Longest prompt and completion together, in tokens."""
         return self._max_model_len
 
-    def complete(self, requests: Iterable[Request]) -> Iterator[Completion]:
+    @property
+    def has_fixed_batches(self) -> bool:
+        """False: requests come and go one by one."""
+        return False
+
+    @property
+    def engines(self) -> int:
+        """One."""
+        return 1
+
+    @property
+    def window(self) -> int:
+        """Rows that it works on at a time, and a quarter more to go on with."""
+        return self._window
+
+    def complete(self, requests: Iterable[Request | None]) -> Iterator[Completion]:
         """Yield completions as they finish; requests are taken as there is room for them.
 
         An engine that died raises. Requests that nobody waits for any more are given up.
@@ -121,7 +157,9 @@ class VllmEngine:
         unfinished: dict[str, Request] = {}
         try:
             while True:
-                while len(unfinished) < WINDOW and (request := next(waiting, None)) is not None:
+                while len(unfinished) < self._window and (
+                    request := take(waiting, under_way=len(unfinished))
+                ):
                     if len(request.prompt) >= self._max_model_len:
                         yield _overlong(request)
                     else:
@@ -147,17 +185,22 @@ class VllmEngine:
             torch.cuda.empty_cache()
 
     def _step(self, engine: "LLMEngine") -> "Sequence[RequestOutput]":
-        """Return what one step has finished; say so if a worker process was killed meanwhile."""
+        """Return what one step has finished; say so if a worker process or a device failed."""
         try:
             return cast("Sequence[RequestOutput]", engine.step())
         except Exception as error:
-            if all(worker.exitcode != -signal.SIGKILL for worker in self._workers):
+            if any(worker.exitcode == -signal.SIGKILL for worker in self._workers):
+                msg = (
+                    "expected vLLM's worker processes to live, found one killed, most likely for "
+                    "lack of memory; give the pod more, or lower inference.gpuMemoryUtilization"
+                )
+                raise TryAgainError(msg) from error
+            line = _in_one_line(error)
+            kind = faults.kind_of(line)
+            if kind is None:
                 raise
-            msg = (
-                "expected vLLM's worker processes to live, found one killed, most likely for lack "
-                "of memory; give the pod more, or lower inference.gpuMemoryUtilization"
-            )
-            raise SelfImproveError(msg) from error
+            msg = f"inference: vLLM cannot go on: {line}"
+            raise kind(msg) from error
 
     def _running(self) -> "LLMEngine":
         if self._engine is None:
@@ -173,20 +216,25 @@ class VllmEngine:
         engine.add_request(request.key, tokens_input(list(request.prompt)), params)
 
 
-def _compile_nothing_on_processors() -> None:
-    """Keep vLLM from compiling, on processors, what ranks scored tokens.
-
-    All else runs eagerly there, and images have no compiler. It is decided as vLLM is imported.
-    """
-    import torch  # noqa: PLC0415 - takes seconds
+def _set_environment(inference: Inference) -> None:
+    """Set what vLLM and torch read when they are imported or first used."""
+    for name, value in _ENVIRONMENT.items():
+        os.environ.setdefault(name, value)
+    os.environ |= _NEEDED
+    if inference.batch_invariant:
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    import torch  # noqa: PLC0415 - takes seconds, and may look for GPUs only now
 
     if not torch.accelerator.is_available():
+        # On processors all runs eagerly, but what ranks scored tokens; images have no compiler.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
 
 def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> dict[str, Any]:
     """Return vLLM's engine arguments; those of the recipe's extraArgs come on top of ours."""
+    from vllm import EngineArgs  # noqa: PLC0415 - see `start`
     from vllm.platforms import current_platform  # noqa: PLC0415 - see `start`
+    from vllm.usage.usage_lib import UsageContext  # noqa: PLC0415 - see `start`
 
     # vLLM would take sampling defaults from the model's folder unless told not to.
     given = {"model": str(model), "seed": seed, "generation_config": "vllm"}
@@ -197,10 +245,20 @@ def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> d
         given["worker_extension_cls"] = "selfimprove_pipeline.engine.vllm_worker.Tied"
     defaults = {"disable_log_stats": True, "use_tqdm_on_load": False}
     if current_platform.is_cpu():
+        if inference.batch_invariant:
+            msg = (
+                "inference.batchInvariant: expected GPUs, found processors, on which vLLM's rows "
+                "depend on their batch; leave it out here"
+            )
+            raise InputError(msg)
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
         defaults["enforce_eager"] = True
         if dtype == "auto" and _stored_dtype(model) == "float32":
             given["dtype"] = "float32"
+    else:
+        _, rows = EngineArgs.get_batch_defaults(inference.tensor_parallel_size)
+        memory = current_platform.get_device_total_memory()
+        defaults |= _fewer_rows(rows[UsageContext.LLM_CLASS], memory=memory)
     if taken := given.keys() & inference.extra_args.keys():
         msg = (
             "inference.extraArgs: expected no argument that the recipe sets itself, "
@@ -208,6 +266,11 @@ def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> d
         )
         raise InputError(msg)
     return {**defaults, **given, **inference.extra_args}
+
+
+def _fewer_rows(most: int, *, memory: int) -> dict[str, Any]:
+    """Return how many rows a GPU of so many bytes has at a time, if not vLLM's own `most`."""
+    return {} if memory >= _LARGE_GPU or most <= _MOST_ROWS else {"max_num_seqs": _MOST_ROWS}
 
 
 def _stored_dtype(model: Path) -> str:
@@ -289,5 +352,5 @@ def _scored(request: Request, output: "RequestOutput") -> Completion:
     )
 
 
-def _in_one_line(error: ValueError) -> str:
+def _in_one_line(error: Exception) -> str:
     return " ".join(str(error).split())

@@ -148,6 +148,14 @@ class Inference(Part):
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     """gpuMemoryUtilization is the share of a GPU's memory that the engine takes."""
 
+    engines: Annotated[int | None, Field(ge=1, le=64)] = None
+    """engines are the copies of the model in one pod, which share the work. Unset means one for
+    each tensorParallelSize GPUs, and one on processors."""
+
+    batch_invariant: Annotated[bool, affects("generate", "translate", "evaluate")] = False
+    """batchInvariant makes each row's text independent of the rows beside it, and so of the number
+    of engines and of interruptions; on GPUs of compute capability 9.0 or more, at some speed."""
+
     extra_args: Annotated[
         dict[Name, Argument],
         Field(max_length=64),

@@ -1,39 +1,61 @@
-"""How the engine of a run is started on a model's folder; each is imported when it is chosen."""
+"""How the engines of a run are started on a model's folder, and where."""
 
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from selfimprove_pipeline import devices
 from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.engine import Engine
+from selfimprove_pipeline.engine import Engine, pool
+from selfimprove_pipeline.engine.groups import groups
+from selfimprove_pipeline.engine.jobs import Job
+from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe.sampling import Inference
 from selfimprove_pipeline.workers.setting import Setting
 
 
 def starter(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    """Return how the run's engine is started on a model's folder."""
-    return _start_vllm(setting) if setting.engine == "vllm" else _start_transformers(setting)
-
-
-def _start_vllm(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    from selfimprove_pipeline.engine import vllm_engine  # noqa: PLC0415  heavy
-
+    """Return how the run's engine, or its pool of engines, is started on a model's folder."""
     spec = setting.spec
-    return lambda folder, renderer: vllm_engine.start(
-        folder,
-        inference=spec.inference,
-        dtype=spec.inference.dtype or spec.model.dtype,
-        stop_token_ids=renderer.end_of_turn_ids,
-        seed=spec.generation.seed,
-    )
+
+    def start(folder: Path, renderer: Renderer) -> Engine:
+        job = Job(
+            engine=setting.engine,
+            model=folder,
+            inference=spec.inference,
+            dtype=spec.inference.dtype or spec.model.dtype,
+            stop_token_ids=tuple(renderer.end_of_turn_ids),
+            seed=spec.generation.seed,
+        )
+        places = processes(spec.inference, gpus=_gpus(setting), environment=os.environ)
+        return pool.start(job, places) if places else job.start()
+
+    return start
 
 
-def _start_transformers(setting: Setting) -> Callable[[Path, Renderer], Engine]:
-    from selfimprove_pipeline.engine import transformers_engine  # noqa: PLC0415  heavy
+def processes(
+    inference: Inference, *, gpus: int, environment: Mapping[str, str]
+) -> tuple[Mapping[str, str], ...]:
+    """Return what each engine's process has in its environment beside this one's.
 
-    spec = setting.spec
-    dtype = spec.inference.dtype or spec.model.dtype
-    return lambda folder, renderer: transformers_engine.TransformersEngine(
-        folder,
-        stop_token_ids=renderer.end_of_turn_ids,
-        dtype="float32" if dtype == "auto" else dtype,
-        max_model_len=spec.inference.max_model_len,
-    )
+    None at all means one engine in this process: on processors, unless the recipe asks for more.
+    On GPUs each engine has a process of its own, also where it is the only one: a GPU's memory is
+    free for certain when the process has ended.
+    """
+    wanted = inference.engines
+    if not gpus:
+        return ({},) * wanted if wanted is not None and wanted > 1 else ()
+    found = groups(environment, gpus, inference.tensor_parallel_size)
+    if wanted is not None and wanted > len(found):
+        message = (
+            f"inference.engines: expected at most {len(found)} on these GPUs, "
+            f"{inference.tensor_parallel_size} for each, found {wanted}; lower it, or leave it out"
+        )
+        raise InputError(message)
+    return found[:wanted]
+
+
+def _gpus(setting: Setting) -> int:
+    """Return the GPUs that engines share; the transformers engine uses none."""
+    device = (setting.toolchain.inference or {}).get("device")
+    return devices.usable_gpus() if setting.engine == "vllm" and device != "cpu" else 0
