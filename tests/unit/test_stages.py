@@ -282,6 +282,24 @@ def test_every_field_has_another_value_in_this_table() -> None:
     assert set(OTHER_VALUES) == {path for path, _ in recipe.fields()}
 
 
+@pytest.mark.parametrize(
+    ("layout", "path", "expected"),
+    [
+        ("packed", "training__microBatchSize", set()),
+        ("packed", "training__tokensPerDevice", {"reference", "train"}),
+        ("padded", "training__tokensPerDevice", set()),
+        ("padded", "training__microBatchSize", {"reference", "train"}),
+    ],
+)
+def test_a_training_depends_on_what_its_layout_reads(
+    layout: str, path: str, expected: set[Stage]
+) -> None:
+    """Packed passes have a budget of tokens, padded ones a number of pairs."""
+    chosen = {"training__layout": layout}
+
+    assert changed(iteration(**chosen), iteration(**chosen, **{path: 512})) == expected
+
+
 def test_a_suites_own_fields_change_the_keys_of_its_evaluation_alone() -> None:
     """MaxTokens of a suite is part of what its answers depend on; its URI is not."""
     longer = [{"name": "exactMatch", "uri": "s3://eval/set", "maxTokens": 5}]
