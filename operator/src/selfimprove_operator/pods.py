@@ -65,7 +65,11 @@ PLACEMENT: Final = (
 def template(blueprint: Blueprint) -> Object:
     """Return the pod template of a launch."""
     settings = _settings(blueprint)
-    run_file = snapshot.run_file(blueprint.snapshot, iterations=blueprint.spec.iterations)
+    run_file = snapshot.run_file(
+        blueprint.snapshot,
+        iterations=blueprint.spec.iterations,
+        training=merged_pods(blueprint.snapshot.pods.training, blueprint.spec.pods.training),
+    )
     return {
         "metadata": {
             "labels": {**(settings.labels or {}), **blueprint.labels},

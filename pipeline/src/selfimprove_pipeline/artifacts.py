@@ -352,6 +352,9 @@ class Index(Row):
     """requestedRevision of an `hf://` model is what the file says: a branch, a tag or nothing."""
     model_revision: str | None = None
     """modelRevision is the commit that it was resolved to when the run began."""
+    decided: dict[str, int | str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """decided are the values of `training` that the file leaves open and the model's config
+    decided when the run began, by name."""
     started: str = ""
     """started is when the latest start of the run began, in UTC, RFC 3339."""
     overlaps: Overlaps | None = None

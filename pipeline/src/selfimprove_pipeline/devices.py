@@ -5,6 +5,7 @@ heavy is loaded.
 """
 
 import os
+import subprocess
 from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
@@ -29,6 +30,21 @@ def num_gpus(environment: Mapping[str, str] = os.environ, devices: Path = Path("
 def usable_gpus() -> int:
     """Return the GPUs that training can use: none with a CPU build of torch."""
     return 0 if is_cpu_build(_version("torch")) else num_gpus()
+
+
+def gpu_memory() -> int | None:
+    """Return the bytes of the smallest GPU as the driver tells them, None where it does not."""
+    command = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
+    try:
+        told = subprocess.run(command, capture_output=True, text=True, check=True, timeout=10)  # noqa: S603  fixed
+        return min(int(line) for line in told.stdout.splitlines()) * 2**20
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return None
+
+
+def host_memory() -> int:
+    """Return the bytes of this machine's memory."""
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 
 def is_cpu_build(version: str) -> bool:

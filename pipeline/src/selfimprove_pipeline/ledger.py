@@ -87,6 +87,7 @@ class Ledger:
             recipe=_recipe(self.setting),
             requested_revision=self.setting.requested_revision,
             model_revision=run.spec.model.revision,
+            decided=dict(self.setting.decided),
             stop=self.stop,
             iterations=tuple(self.iterations[number] for number in sorted(self.iterations)),
         )

@@ -56,7 +56,6 @@ LIDR_PAPER: Final[dict[str, Any]] = {
         "precision": "bf16",
         "saveDtype": "bfloat16",
         "gradientCheckpointing": True,
-        "zeroStage": 3,
         "seed": 42,
     },
     "gates": {"mode": "Disabled"},

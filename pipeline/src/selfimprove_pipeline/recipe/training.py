@@ -100,8 +100,10 @@ class Training(Part):
     gradient_checkpointing: bool = by_profile()
     """gradientCheckpointing computes activations again instead of keeping them."""
 
-    zero_stage: Annotated[Literal[0, 1, 2, 3], affects("reference", "train")] = by_profile()
-    """zeroStage of DeepSpeed."""
+    zero_stage: Annotated[Literal[0, 1, 2, 3] | None, affects("reference", "train")] = None
+    """zeroStage of DeepSpeed. Unset means 2 where the model fits so on the GPUs that
+    `pods.training` declares, or else on eight of 80 GB, and 3 where it does not: decided once,
+    when the run begins."""
 
     offload: Annotated[Literal["none", "optimizer", "all"], affects("reference", "train")] = "none"
     """offload moves optimizer state, or parameters too, to the CPU's memory."""

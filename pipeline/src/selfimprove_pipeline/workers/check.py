@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from selfimprove_pipeline import artifacts, prompts
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.workers import model_files
+from selfimprove_pipeline.workers import model_files, sizing
 from selfimprove_pipeline.workers.setting import Setting
 
 CONTENT = b"selfimprove\n"
@@ -24,6 +24,8 @@ def work(setting: Setting) -> dict[str, str]:
         for name, look in (("model", _model), ("prompts", _prompts), ("suites", _suites))
         if (digest := _or_mistake(look, setting, mistakes)) is not None
     }
+    if "model" in found:
+        _or_mistake(_memory, setting, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
     return found
@@ -60,6 +62,10 @@ def _or_mistake(
 def _model(setting: Setting) -> str:
     folder = model_files.folder_of(setting)
     return model_files.check(folder, has_template=setting.spec.chat.template is not None)
+
+
+def _memory(setting: Setting) -> str:
+    return "\n".join(sizing.look(setting, None))
 
 
 def _prompts(setting: Setting) -> str:

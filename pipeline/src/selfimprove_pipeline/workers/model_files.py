@@ -5,8 +5,8 @@ the names of the files and reads the small ones; `Renderer` and the engines are 
 """
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
@@ -31,6 +31,8 @@ class Folder:
     uri: str
     names: Collection[str]
     read: Callable[[str], bytes | None]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """sizes in bytes by name, as far as they are known."""
 
     def has(self, pattern: str) -> bool:
         """Return whether a file's name fits a pattern."""
@@ -56,8 +58,19 @@ def folder_of(setting: Setting) -> Folder:
     if uri.startswith("hf://"):
         return Folder(f"{uri}/", hub.names(uri, revision), lambda n: hub.read(uri, revision, n))
     prefix = folder_uri(uri)
-    names = setting.repository.model_entries(uri)
-    return Folder(prefix, names, lambda name: setting.store.read(prefix + name))
+    entries = setting.repository.model_entries(uri)
+    sizes = {name: entry.size for name, entry in entries.items()}
+    return Folder(prefix, entries, lambda name: setting.store.read(prefix + name), sizes)
+
+
+def weight_bytes(folder: Folder) -> int | None:
+    """Return the bytes of a folder's safetensors, None where nothing tells them."""
+    if SHARDS in folder.names:
+        described = folder.value(SHARDS).get("metadata")
+        told = described.get("total_size") if isinstance(described, Mapping) else None
+        if type(told) is int and told > 0:
+            return told
+    return sum(n for name, n in folder.sizes.items() if fnmatchcase(name, WEIGHTS)) or None
 
 
 def check(folder: Folder, *, has_template: bool) -> str:
