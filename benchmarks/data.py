@@ -14,6 +14,7 @@ may be.
 """
 
 import argparse
+import json
 import os
 import shutil
 import statistics
@@ -201,7 +202,8 @@ def _run(model: Path, languages: int, number: int, arguments: argparse.Namespace
     }
     metadata = {"name": "benchmark"}
     kind = {"apiVersion": "selfimprove.dev/v1alpha1", "kind": "SelfImproveRun"}
-    return recipe.resolve(Run.model_validate({**kind, "metadata": metadata, "spec": spec}))
+    file = json.dumps({**kind, "metadata": metadata, "spec": spec})
+    return recipe.resolve(Run.model_validate_json(file))
 
 
 def _setting(run: Run, folder: Path) -> Setting:

@@ -10,9 +10,12 @@ import random
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from selfimprove_pipeline.artifacts import Message, Pair
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 MINIATURE: Final = Path(__file__).resolve().parents[1] / "examples" / "miniature"
 WORD: Final = " the"
@@ -21,21 +24,23 @@ WORD: Final = " the"
 
 @dataclass(frozen=True)
 class Size:
-    """The shape of a model; heads have 64 dimensions, and four share one of the keys."""
+    """The shape of a model; unless told, heads have 64 dimensions, and four share one of keys."""
 
     hidden: int
     layers: int
     vocabulary: int
     intermediate: int | None = None
     """intermediate size of the feed-forward layers; unset means 4 x hidden."""
+    heads: int | None = None
+    key_value_heads: int | None = None
     tied: bool = True
     """tied says that the head shares the embedding's weights."""
     longest: int = 8192
     """longest sequence in tokens."""
 
 
-def model(folder: Path, size: Size, *, dtype: str = "float32") -> Path:
-    """Write a seeded model of a size with the miniature's tokenizer; return the folder."""
+def in_memory(size: Size, *, dtype: str = "float32") -> "PreTrainedModel":
+    """Return a seeded model of a size, on the GPU where there is one."""
     import torch
     import transformers
 
@@ -48,14 +53,22 @@ def model(folder: Path, size: Size, *, dtype: str = "float32") -> Path:
             "intermediate_size": size.intermediate or 4 * size.hidden,
             "num_hidden_layers": size.layers,
             "layer_types": ["full_attention"] * size.layers,
-            "num_attention_heads": size.hidden // 64,
-            "num_key_value_heads": max(1, size.hidden // 256),
+            "num_attention_heads": size.heads or size.hidden // 64,
+            "num_key_value_heads": size.key_value_heads or max(1, size.hidden // 256),
             "max_position_embeddings": size.longest,
             "tie_word_embeddings": size.tied,
         }
     )
-    made = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    made.to(getattr(torch, dtype)).save_pretrained(folder)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        made: PreTrainedModel = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+            config, dtype=getattr(torch, dtype)
+        )
+    return made
+
+
+def model(folder: Path, size: Size, *, dtype: str = "float32") -> Path:
+    """Write a seeded model of a size with the miniature's tokenizer; return the folder."""
+    in_memory(size, dtype=dtype).save_pretrained(folder)
     for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
         shutil.copy(MINIATURE / "m0" / name, folder / name)
     return folder
@@ -72,29 +85,38 @@ def parameters(folder: Path) -> int:
     return count
 
 
-def pairs(count: int, *, scale: float = 1.0, seed: int = 0) -> tuple[Pair, ...]:
-    """Return pairs as long as the authors' data: 492 tokens a sequence with its prompt, on average.
+def lengths(count: int, *, scale: float = 1.0, seed: int = 0) -> list[tuple[int, int, int]]:
+    """Return tokens of prompts, chosen and rejected texts, as long as the authors' data.
 
-    Lengths are log-normal: prompts short, answers long with a long tail, a translation as long as
-    its answer give or take. `scale` shortens them all, for a try.
+    They are log-normal, 492 tokens a sequence with its prompt on average: prompts short, answers
+    long with a long tail, a translation as long as its answer give or take. `scale` shortens all.
     """
     source = random.Random(seed)  # noqa: S311  lengths, no secrets
 
     def length(median: float, spread: float, most: int) -> int:
-        drawn = source.lognormvariate(math.log(median * scale), spread)
-        return max(1, min(int(drawn), int(most * scale)))
+        drawn = source.lognormvariate(math.log(median), spread)
+        return min(int(drawn), most)
 
-    made = []
-    for number in range(count):
+    drawn = []
+    for _ in range(count):
         chosen = length(300, 0.75, 1900)
-        rejected = length(1.1 * chosen / scale, 0.35, 1900)
-        texts = {
-            "chosen": (_said("assistant", chosen),),
-            "rejected": (_said("assistant", rejected),),
-        }
-        prompt = (_said("user", length(45, 0.5, 500)),)
-        made.append(Pair(prompt=prompt, **texts, id=str(number), language="de", partner="en"))
-    return tuple(made)
+        drawn.append((length(45, 0.5, 500), chosen, length(1.1 * chosen, 0.35, 1900)))
+    return [tuple(max(1, int(scale * n)) for n in one) for one in drawn]  # type: ignore[misc]  three
+
+
+def pairs(count: int, *, scale: float = 1.0, seed: int = 0) -> tuple[Pair, ...]:
+    """Return pairs of such lengths; the template adds about ten tokens to each sequence."""
+    return tuple(
+        Pair(
+            prompt=(_said("user", prompt),),
+            chosen=(_said("assistant", chosen),),
+            rejected=(_said("assistant", rejected),),
+            id=str(number),
+            language="de",
+            partner="en",
+        )
+        for number, (prompt, chosen, rejected) in enumerate(lengths(count, scale=scale, seed=seed))
+    )
 
 
 def _said(role: str, tokens: int) -> Message:

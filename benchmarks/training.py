@@ -188,7 +188,7 @@ def _cells(found: Mapping[str, Sequence[Result]], name: str) -> list[str]:
         f"{middle.useful:.2f}",
         f"{middle.useful_with_waiting:.2f}",
         f"{max(rank.peak for rank in middle.ranks) / 2**30:.1f}",
-        f"{first.first_loss:.4f}",
+        f"{first.first['loss']:.4f}",
         *(_ratio(found, name, other) for other in (TRL, "padded")),
     ]
 

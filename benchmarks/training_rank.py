@@ -18,7 +18,13 @@ from typing import Any, NamedTuple
 import torch
 import transformers.trainer
 from pydantic import BaseModel
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PrinterCallback,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from typing_extensions import override
 
 from selfimprove_pipeline import artifacts
@@ -49,7 +55,10 @@ class Measured(NamedTuple):
     """steps is the seconds of all steps."""
     passes: list[int]
     """passes are the token slots, padding included, of each of this rank's training passes."""
-    first_loss: float
+    first: dict[str, float]
+    """first is what was logged of the first step, `loss` among it."""
+    stage: dict[str, float]
+    """stage is the seconds that our own stage tells of its parts, starts and saving included."""
     peak: int
     """peak is the device's memory in bytes at its fullest, 0 on processors."""
 
@@ -60,7 +69,7 @@ class Clock(TrainerCallback):
     def __init__(self) -> None:
         self.made = self.began = self.ended = 0.0
         self.passes: list[int] = []
-        self.losses: list[float] = []
+        self.first: dict[str, float] = {}
 
     @override
     def on_init_end(self, *_: Any, **__: Any) -> None:
@@ -79,7 +88,7 @@ class Clock(TrainerCallback):
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        self.losses += [kwargs["logs"]["loss"]] if "loss" in kwargs["logs"] else []
+        self.first = self.first or dict(kwargs["logs"])
 
     def _count(self, _: torch.nn.Module, __: Any, inputs: Mapping[str, Any]) -> None:
         self.passes.append(inputs["input_ids"].numel())
@@ -127,21 +136,28 @@ def main() -> None:
     transformers.trainer.DEFAULT_CALLBACKS.append(clock)  # type: ignore[arg-type]
     scratch = Path(f"{out}-scratch")
     if contender in work.recipes:
-        reference = _own(work, work.recipes[contender], clock, scratch)
+        reference, stage = _own(work, work.recipes[contender], clock, scratch)
     else:
-        reference = _trl(work, scratch)
+        reference, stage = 0.0, {}
+        _trl(work, scratch)
     measured = Measured(
         reference=reference,
         steps=clock.ended - clock.began,
         passes=clock.passes,
-        first_loss=clock.losses[0] if clock.losses else float("nan"),
+        first=clock.first,
+        stage=stage,
         peak=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
     )
     Path(f"{out}-{os.environ['RANK']}.json").write_text(json.dumps(measured._asdict()))
 
 
-def _own(work: Work, recipe: dict[str, Any], clock: Clock, scratch: Path) -> float:
-    """Run the project's stage; return the seconds of its reference pass, 0 but on rank 0."""
+def _own(
+    work: Work, recipe: dict[str, Any], clock: Clock, scratch: Path
+) -> tuple[float, dict[str, float]]:
+    """Run the project's stage; return the seconds of its reference pass, and what it tells.
+
+    Only rank 0 knows the first.
+    """
     from selfimprove_pipeline.train import stage
 
     job = stage.Job(
@@ -149,15 +165,15 @@ def _own(work: Work, recipe: dict[str, Any], clock: Clock, scratch: Path) -> flo
         pairs=work.pairs,
         output=scratch / "model",
         scratch=scratch,
-        training=Training.model_validate(recipe),
+        training=Training.model_validate_json(json.dumps(recipe)),
         chat=Chat(),
     )
     vault = Forgetful()
-    stage.run(job, vault)
-    return max(vault.referenced - clock.made, 0.0)
+    report = stage.run(job, vault)
+    return max(vault.referenced - clock.made, 0.0), report.seconds
 
 
-def _trl(work: Work, scratch: Path) -> float:
+def _trl(work: Work, scratch: Path) -> None:
     """Run TRL's trainer as its defaults have it, but that nothing is cut; it has no pass apart."""
     from datasets import Dataset  # type: ignore[import-untyped]
     from trl.trainer.dpo_config import DPOConfig
@@ -182,8 +198,8 @@ def _trl(work: Work, scratch: Path) -> float:
         disable_tqdm=True,
     )
     trainer = DPOTrainer(model=str(work.model), args=args, train_dataset=Dataset.from_list(texts))
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
-    return 0.0
 
 
 def _now() -> float:
