@@ -100,8 +100,9 @@ def lengths(count: int, *, scale: float = 1.0, seed: int = 0) -> list[tuple[int,
     drawn = []
     for _ in range(count):
         chosen = length(300, 0.75, 1900)
-        drawn.append((length(45, 0.5, 500), chosen, length(1.1 * chosen, 0.35, 1900)))
-    return [tuple(max(1, int(scale * n)) for n in one) for one in drawn]  # type: ignore[misc]  three
+        prompt, rejected = length(45, 0.5, 500), length(1.1 * chosen, 0.35, 1900)
+        drawn.append((_scaled(prompt, scale), _scaled(chosen, scale), _scaled(rejected, scale)))
+    return drawn
 
 
 def pairs(count: int, *, scale: float = 1.0, seed: int = 0) -> tuple[Pair, ...]:
@@ -117,6 +118,10 @@ def pairs(count: int, *, scale: float = 1.0, seed: int = 0) -> tuple[Pair, ...]:
         )
         for number, (prompt, chosen, rejected) in enumerate(lengths(count, scale=scale, seed=seed))
     )
+
+
+def _scaled(tokens: int, scale: float) -> int:
+    return max(1, int(scale * tokens))
 
 
 def _said(role: str, tokens: int) -> Message:
