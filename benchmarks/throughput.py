@@ -88,7 +88,8 @@ def _of_language(
     language: str, rows: Sequence[Prompt], spec: Spec, renderer: Renderer
 ) -> Iterator[Request]:
     """Yield requests whose keys are unique among all languages."""
-    for request in generate.requests(rows, language, spec, renderer):
+    for row in rows:
+        request = generate.request(row, language, spec, renderer)
         yield dataclasses.replace(request, key=f"{language}/{request.key}")
 
 

@@ -97,6 +97,15 @@ class Translation(Row):
     completion_tokens: int
 
 
+class Ahead(Row):
+    """A translation that was made before its answers were an artifact."""
+
+    id: str
+    answer: str
+    """answer is the digest of the text that was translated."""
+    translation: Translation
+
+
 class Message(Row):
     """One turn of a conversation."""
 

@@ -186,6 +186,25 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
     )
 
 
+def ahead(iteration: Iteration) -> dict[str, Target]:
+    """Return, by direction, where translations lie before the digest of their answers is known.
+
+    Their key has that of the answers in the digest's place. It does not determine the answers,
+    so each row says which text it is the translation of.
+    """
+    versions = versions_of("translate", iteration.toolchain)
+    answers = {target.part: target.key for target in targets("generate", iteration, {}) or ()}
+    if versions is None or not answers or iteration.spec.translation.external is not None:
+        return {}
+    found = {}
+    for source, target in iteration.spec.languages.directions():
+        part = direction(source, target)
+        inputs = {"model": iteration.model, "answersUnder": answers[source]}
+        fields = _fields("translate", part, iteration)
+        found[part] = _target("translate", part, fields, inputs, versions)
+    return found
+
+
 def key(
     stage: Stage,
     part: str,
