@@ -88,7 +88,7 @@ def shape(config: dict[str, Any] = LLAMA_3_8B, weights: int | None = None) -> Mo
 
 def spec(**values: Any) -> Spec:
     """Return a spec whose training is decided."""
-    return run(**{"training__zeroStage": 3, **values}).spec
+    return run(**{"training__zeroStage": 3, "training__layout": "padded", **values}).spec
 
 
 @pytest.mark.parametrize(
@@ -247,7 +247,7 @@ def test_what_certainly_does_not_fit_is_refused_with_what_would() -> None:
     place = Place(1, memory=gpus.GPUS["h100-80gb"].memory)
     (found,) = advice.findings(shape(), spec(), place)
     assert found.is_certain
-    assert "found 135 GiB of weights, gradients and optimizer alone (ZeRO 3 on 1 GPU)" in found.line
+    assert "found 135 GiB of weights, gradients and optimizer alone (ZeRO 3 on 1 GPU, padded)" in found.line
     assert "55 GiB too many; what fits: method lora (" in found.line
     assert "4 GPUs with zeroStage 3" in found.line
     assert "offload optimizer with 169 GiB of host memory" in found.line

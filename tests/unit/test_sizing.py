@@ -68,7 +68,7 @@ def test_the_stage_is_decided_when_the_run_begins_and_stays(world: Path) -> None
     later = start(world, pods__training__resources={"limits": {"nvidia.com/gpu": 8}})
 
     assert later.spec.training.zero_stage == 3
-    assert later.decided == {"zeroStage": 3}
+    assert later.decided == {"zeroStage": 3, "layout": "packed"}
 
 
 @pytest.mark.parametrize(
@@ -83,10 +83,20 @@ def test_another_file_is_decided_anew(world: Path, change: dict[str, Any]) -> No
     assert start(world, **change).spec.training.zero_stage == 2
 
 
+def test_a_model_that_cannot_be_packed_is_padded(world: Path) -> None:
+    """Capped scores are no attention that packs, and no config is packed on trust."""
+    config = world / "models" / "m0" / "config.json"
+    assert start(world).spec.training.layout == "packed"
+    config.write_text(json.dumps({**LLAMA_3_8B, "attn_logit_softcapping": 50.0}))
+    assert start(world).spec.training.layout == "padded"
+    config.write_text(json.dumps({**LLAMA_3_8B, "layer_types": [{}]}))
+    assert start(world).spec.training.layout == "padded"
+
+
 def test_what_the_file_says_is_not_decided(world: Path) -> None:
     """An explicit stage is kept and no model is opened for it; its keys are as ever."""
     shutil.rmtree(world / "models")
-    one = start(world, training__zeroStage=1)
+    one = start(world, training__zeroStage=1, training__layout="padded")
     assert one.spec.training.zero_stage == 1
     assert one.decided == {}
     assert "decided" not in Ledger(one).write("Running").model_dump(by_alias=True)
@@ -94,7 +104,10 @@ def test_what_the_file_says_is_not_decided(world: Path) -> None:
 
 def test_the_decision_is_in_the_key(world: Path) -> None:
     """A training whose stage was decided is the one whose file says so."""
-    keys = [_train_key(start(world, **values)) for values in ({}, {"training__zeroStage": 2})]
+    keys = [
+        _train_key(start(world, **values))
+        for values in ({}, {"training__zeroStage": 2, "training__layout": "packed"})
+    ]
     other = _train_key(start(world, training__zeroStage=3))
     assert keys[0] == keys[1] != other
 
@@ -181,7 +194,7 @@ def _told(world: Path, *more: str) -> str:
 def test_plan_tells_memory_and_minutes_of_named_gpus(world: Path) -> None:
     """Eight hold the model; each stage has minutes and the throughput that is assumed."""
     found = _told(world, "gpu", "h100-80gb", "gpus", "8")
-    assert "training of 8,030 M parameters (ZeRO 2 on 8 GPUs): " in found
+    assert "training of 8,030 M parameters (ZeRO 2 on 8 GPUs, packed): " in found
     assert "too large" not in found
     assert "expected minutes on 8 x h100-80gb" in found
     assert "tokens/s trained" in found

@@ -92,7 +92,10 @@ def zero_stage(shape: ModelShape | None, spec: Spec) -> Literal[2, 3]:
 
 def pass_tokens(recipe: Training) -> int:
     """Return the most tokens of one pass: each pair has two sequences of maxLength at most."""
-    return recipe.micro_batch_size * 2 * recipe.max_length
+    pair = 2 * recipe.max_length
+    if recipe.layout == "packed":
+        return max(recipe.tokens_per_device, pair)
+    return recipe.micro_batch_size * pair
 
 
 def _device(shape: ModelShape, recipe: Training, ranks: int) -> training.DeviceMemory:
@@ -149,11 +152,12 @@ def _training(shape: ModelShape, spec: Spec, place: Place) -> Finding | None:
 def _remedies(shape: ModelShape, spec: Spec, place: Place) -> Iterator[str]:
     """Yield what would fit, the least change first; all of it keeps activations small."""
     limit = (place.memory or 0) * SHARE
-    small = {"gradient_checkpointing": True, "micro_batch_size": 1}
+    pair = 2 * spec.training.max_length
+    small = {"gradient_checkpointing": True, "micro_batch_size": 1, "tokens_per_device": pair}
     recipe = spec.training.model_copy(update=small)
-    is_small = all(getattr(spec.training, name) == value for name, value in small.items())
+    single = f"tokensPerDevice {pair}" if recipe.layout == "packed" else "microBatchSize 1"
     means: tuple[tuple[str, dict[str, Any], int], ...] = (
-        ("" if is_small else "gradientCheckpointing and microBatchSize 1", {}, place.gpus),
+        (f"gradientCheckpointing and {single}", {}, place.gpus),
         ("zeroStage 3", {"zero_stage": 3}, place.gpus),
         ("method lora", {"method": "lora", "zero_stage": 2}, place.gpus),
         *((f"{_count(n, 'GPU')} with zeroStage 3", {"zero_stage": 3}, n) for n in _more(place)),
@@ -163,7 +167,7 @@ def _remedies(shape: ModelShape, spec: Spec, place: Place) -> Iterator[str]:
         changed = recipe.model_copy(update=change)
         needed = _device(shape, changed, count).total
         is_new = (changed, count) != (spec.training, place.gpus)
-        if name and is_new and needed <= limit and not (has_more and count > place.gpus):
+        if is_new and needed <= limit and not (has_more and count > place.gpus):
             yield f"{name} ({_gib(needed)} GiB)"
             has_more = count > place.gpus
     changed = recipe.model_copy(update={"zero_stage": 3, "offload": "optimizer"})
@@ -231,6 +235,7 @@ def _node(shape: ModelShape, spec: Spec, place: Place) -> Iterator[Finding]:
 def _manner(recipe: Training, ranks: int) -> str:
     """Return how a training is spread: `ZeRO 3 on 8 GPUs, LoRA, offload optimizer`."""
     parts = [f"ZeRO {recipe.zero_stage} on {_count(ranks, 'GPU')}"]
+    parts += [recipe.layout] if recipe.layout else []
     parts += ["LoRA"] if recipe.method == "lora" else []
     parts += [f"offload {recipe.offload}"] if recipe.offload != "none" else []
     return ", ".join(parts)

@@ -189,9 +189,9 @@ def _temporaries(shape: ModelShape, element: int) -> int:
 
 def _head(shape: ModelShape, training: Training, tokens: int, *, on_gpu: bool) -> int:
     element = element_bytes(training)
-    copies = 1 if on_gpu else 1 + 3 * 4 // element  # without Triton a tile is copied in fp32
-    words = min(TILE_WORDS, shape.vocabulary)
-    tile = min(TILE_TOKENS, tokens) * words * element * copies
+    # Without Triton a tile goes backward in torch: seven copies of it in fp32 and a mask.
+    number = element if on_gpu else element + 29
+    tile = min(TILE_TOKENS, tokens) * min(TILE_WORDS, shape.vocabulary) * number
     if training.method == "lora":
         return tile
     return tile + shape.head * (GRADIENT + (0 if element == GRADIENT else element))

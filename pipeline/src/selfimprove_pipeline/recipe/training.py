@@ -83,8 +83,19 @@ class Training(Part):
     micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("reference", "train")] = (
         by_profile()
     )
-    """microBatchSize is the number of pairs that one rank computes at once. It changes memory
-    and speed; the loss is the same within rounding, which still makes other weights."""
+    """microBatchSize is the number of pairs that one rank computes at once where they are padded;
+    packed passes do not read it. It changes memory and speed; the loss is the same within
+    rounding, which still makes other weights."""
+
+    layout: Annotated[Literal["packed", "padded"] | None, affects("reference", "train")] = None
+    """layout of a pass: pairs one behind another without padding (`packed`), or padded to the
+    longest of them. Unset means packed, unless the model's attention cannot be."""
+
+    tokens_per_device: Annotated[
+        int, Field(ge=128, le=1_048_576), affects("reference", "train")
+    ] = by_profile()
+    """tokensPerDevice is the most tokens of a packed pass; a longer pair has one of its own. On
+    processors small passes are faster: 1024."""
 
     max_length: Annotated[TokenCount, affects("reference", "train")] = by_profile()
     """maxLength of prompt and completion in tokens. Longer rows are counted drops, never cut."""
@@ -97,8 +108,9 @@ class Training(Part):
     )
     """saveDtype of the weights in the model folder."""
 
-    gradient_checkpointing: bool = by_profile()
-    """gradientCheckpointing computes activations again instead of keeping them."""
+    gradient_checkpointing: bool | None = None
+    """gradientCheckpointing computes activations again instead of keeping them. Unset means: where
+    those of the largest pass would not fit beside the model."""
 
     zero_stage: Annotated[Literal[0, 1, 2, 3] | None, affects("reference", "train")] = None
     """zeroStage of DeepSpeed. Unset means 2 where the model fits so on the GPUs that

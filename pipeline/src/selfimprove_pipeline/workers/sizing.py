@@ -5,7 +5,7 @@ and stands in the run's index, so that later processes take it from there and re
 """
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from selfimprove_pipeline import recipe
 from selfimprove_pipeline.artifacts import Index
@@ -14,10 +14,11 @@ from selfimprove_pipeline.memory import advice, gpus
 from selfimprove_pipeline.memory.advice import Place
 from selfimprove_pipeline.memory.shape import ModelShape, shape_of
 from selfimprove_pipeline.recipe import Run
+from selfimprove_pipeline.train.layout import Layout, packable
 from selfimprove_pipeline.workers import model_files
 from selfimprove_pipeline.workers.setting import Setting
 
-OPEN: Final[Mapping[str, str]] = {"zeroStage": "zero_stage"}
+OPEN: Final[Mapping[str, str]] = {"layout": "layout", "zeroStage": "zero_stage"}
 """The fields of `training` that are decided where the file leaves them open."""
 
 
@@ -36,9 +37,27 @@ def decisions(setting: Setting, index: Index | None) -> dict[str, int | str]:
         found = {name: index.decided[name] for name in wanted if name in index.decided}
         if len(found) == len(wanted):
             return found
-    shape = shape_or_none(setting)
-    made: dict[str, int | str] = {"zeroStage": advice.zero_stage(shape, spec)}
+    config = _config(setting)
+    made: dict[str, int | str] = {"layout": spec.training.layout or _layout(config)}
+    laid_out = with_decisions(setting.run, {"layout": made["layout"]}).spec
+    made["zeroStage"] = advice.zero_stage(shape_or_none(setting), laid_out)
     return {name: made[name] for name in wanted}
+
+
+def _config(setting: Setting) -> Mapping[str, Any]:
+    """Return M0's config, empty where it cannot be read, which others tell in words."""
+    try:
+        return model_files.folder_of(setting).value(model_files.CONFIG)
+    except InputError:
+        return {}
+
+
+def _layout(config: Mapping[str, Any]) -> Layout:
+    """Return the layout of a model's passes: packed where its attention can be."""
+    try:
+        return "packed" if config and packable(config) else "padded"
+    except TypeError:  # kinds of layers that are no names
+        return "padded"
 
 
 def _began_alike(index: Index, setting: Setting) -> bool:
