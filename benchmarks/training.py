@@ -124,7 +124,8 @@ def _prepare(folder: Path, arguments: argparse.Namespace) -> Load:
     print(
         f"{made.parameters(model) / 1e6:,.1f} M parameters, vocabulary {size.vocabulary:,}, "
         f"{arguments.precision}; {len(rows)} pairs, {tokens / len(rows) / 2:.0f} tokens a sequence,"
-        f" global batch {arguments.batch}; threads a rank: {', '.join(threads)}"
+        f" global batch {arguments.batch}, packed passes of {arguments.tokens:,} tokens; "
+        f"threads a rank: {', '.join(threads)}"
     )
     return Load(folder / "work.json", tokens, arguments)
 
@@ -138,9 +139,9 @@ def _recipes(arguments: argparse.Namespace) -> dict[str, dict[str, Any]]:
         "precision": arguments.precision,
         "saveDtype": _dtype(arguments.precision),
         "zeroStage": arguments.zero,
-        "checkpointSteps": 1_000_000,
+        "tokensPerDevice": arguments.tokens,
     }
-    return {"padded": common}
+    return {layout: {**common, "layout": layout} for layout in ("packed", "padded")}
 
 
 def _train(load: Load, name: str, ranks: int, number: int) -> Result:
@@ -160,6 +161,9 @@ def _train(load: Load, name: str, ranks: int, number: int) -> Result:
         raise SystemExit(msg)
     files = [Path(f"{out}-{rank}.json") for rank in range(ranks)]
     measured = [Measured(**json.loads(file.read_text())) for file in files]
+    if name != TRL and measured[0].layout != name:
+        msg = f"expected {name} rows, found {measured[0].layout} ones; the log says why"
+        raise SystemExit(msg)
     return Result(tuple(measured), load.tokens)
 
 
@@ -218,9 +222,11 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--ranks", type=int, nargs="+", default=[1, 2])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, help="of all ranks together; unset: all cores")
+    tokens = 16_384 if devices.usable_gpus() else 1024
+    parser.add_argument("--tokens", type=int, default=tokens, help="tokensPerDevice")
     parser.add_argument("--precision", default="fp32", choices=("fp32", "bf16"))
     parser.add_argument("--zero", type=int, default=2, help="ZeRO stage of our own side")
-    parser.add_argument("--contenders", nargs="+", default=[TRL, "padded"])
+    parser.add_argument("--contenders", nargs="+", default=[TRL, "padded", "packed"])
     return parser.parse_args()
 
 

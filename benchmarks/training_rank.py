@@ -28,10 +28,13 @@ from transformers import (
 from typing_extensions import override
 
 from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.artifacts import File, Pair, ReferenceLogps
+from selfimprove_pipeline.artifacts import File, Pair
 from selfimprove_pipeline.recipe.sources import Chat
 from selfimprove_pipeline.recipe.training import Training
+from selfimprove_pipeline.train import stage
 from selfimprove_pipeline.train.launch import worker
+from selfimprove_pipeline.train.rows import Reference
+from selfimprove_pipeline.train.stage import Report
 
 
 class Work(BaseModel):
@@ -59,6 +62,8 @@ class Measured(NamedTuple):
     """first is what was logged of the first step, `loss` among it."""
     stage: dict[str, float]
     """stage is the seconds that our own stage tells of its parts, starts and saving included."""
+    layout: str
+    """layout that the rows had: our own stage pads where a model cannot do packed ones."""
     peak: int
     """peak is the device's memory in bytes at its fullest, 0 on processors."""
 
@@ -100,11 +105,11 @@ class Forgetful:
     def __init__(self) -> None:
         self.referenced = 0.0
 
-    def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
+    def load_reference(self) -> Reference | None:
         """Return that nothing is known."""
         return None
 
-    def save_reference(self, _: tuple[ReferenceLogps, ...]) -> None:
+    def save_reference(self, _: Reference) -> None:
         """Look at the clock."""
         self.referenced = _now()
 
@@ -136,30 +141,28 @@ def main() -> None:
     transformers.trainer.DEFAULT_CALLBACKS.append(clock)  # type: ignore[arg-type]
     scratch = Path(f"{out}-scratch")
     if contender in work.recipes:
-        reference, stage = _own(work, work.recipes[contender], clock, scratch)
+        reference, report = _own(work, work.recipes[contender], clock, scratch)
+        seconds, layout = report.seconds, str(report.layout)
     else:
-        reference, stage = 0.0, {}
         _trl(work, scratch)
+        reference, seconds, layout = 0.0, {}, "padded"
     measured = Measured(
         reference=reference,
         steps=clock.ended - clock.began,
         passes=clock.passes,
         first=clock.first,
-        stage=stage,
+        stage=seconds,
+        layout=layout,
         peak=torch.cuda.max_memory_allocated() if torch.cuda.is_available() else 0,
     )
     Path(f"{out}-{os.environ['RANK']}.json").write_text(json.dumps(measured._asdict()))
 
 
-def _own(
-    work: Work, recipe: dict[str, Any], clock: Clock, scratch: Path
-) -> tuple[float, dict[str, float]]:
-    """Run the project's stage; return the seconds of its reference pass, and what it tells.
+def _own(work: Work, recipe: dict[str, Any], clock: Clock, scratch: Path) -> tuple[float, Report]:
+    """Run the project's stage; return the seconds of its reference pass, and its report.
 
     Only rank 0 knows the first.
     """
-    from selfimprove_pipeline.train import stage
-
     job = stage.Job(
         model=work.model,
         pairs=work.pairs,
@@ -170,7 +173,7 @@ def _own(
     )
     vault = Forgetful()
     report = stage.run(job, vault)
-    return max(vault.referenced - clock.made, 0.0), report.seconds
+    return max(vault.referenced - clock.made, 0.0), report
 
 
 def _trl(work: Work, scratch: Path) -> None:
