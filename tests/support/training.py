@@ -19,6 +19,7 @@ import transformers
 from pydantic import BaseModel, ConfigDict
 
 from selfimprove_pipeline.artifacts import File, Message, Pair, ReferenceLogps, lines, rows
+from selfimprove_pipeline.train.layout import Layout
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
 
 END_OF_TURN: Final = FIRST_SPECIAL + CHATML_SPECIAL.index("<|im_end|>")
@@ -40,6 +41,7 @@ RECIPE: Final = {
     "maxLength": 256,
     "precision": "fp32",
     "saveDtype": "float32",
+    "tokensPerDevice": 256,
     "gradientCheckpointing": False,
     "zeroStage": 0,
     "seed": 7,
@@ -85,10 +87,18 @@ class FolderVault:
         file = self._folder / "reference.jsonl"
         return rows(ReferenceLogps, file.read_bytes()) if file.exists() else None
 
-    def save_reference(self, found: tuple[ReferenceLogps, ...]) -> None:
-        """Store the rows."""
+    def save_reference(self, found: tuple[ReferenceLogps, ...], layout: Layout) -> None:
+        """Store the rows and the layout."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "reference.jsonl").write_bytes(lines(found))
+        (self._folder / "layout").write_text(layout)
+
+    def reference_layout(self) -> Layout | None:
+        """Return the stored layout."""
+        file = self._folder / "layout"
+        if not file.exists():
+            return None
+        return "packed" if file.read_text() == "packed" else "padded"
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return the newest folder's step and label."""

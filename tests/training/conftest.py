@@ -89,7 +89,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
 
 def _add_shapes(plan: Plan) -> None:
     for name, (micro, ranks, normalization) in SHAPES.items():
-        shape = {"microBatchSize": micro, "nllNormalization": normalization}
+        shape = {"layout": "padded", "microBatchSize": micro, "nllNormalization": normalization}
         # Computing activations again must not change anything either.
         again = {"gradientCheckpointing": name == "micro2-ranks1-sequence"}
         plan.add(name, "97", ranks, recipe={**EXACT, **shape, **again})
@@ -117,7 +117,8 @@ def _store_references(
                 rejected=rejected,
             )
             for number, pair in enumerate(plan.pairs["7"])
-        )
+        ),
+        "packed",
     )
 
 

@@ -18,6 +18,7 @@ from typing_extensions import override
 
 from selfimprove_pipeline.artifacts import File, ReferenceLogps
 from selfimprove_pipeline.train import ranks
+from selfimprove_pipeline.train.layout import Layout
 from selfimprove_pipeline.train.rows import TokenRow
 
 OnStep = Callable[[int, int, dict[str, float]], None]
@@ -32,8 +33,11 @@ class Vault(Protocol):
     def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
         """Return the rows saved for this M_t and these pairs, None when there are none."""
 
-    def save_reference(self, rows: tuple[ReferenceLogps, ...]) -> None:
-        """Keep the rows."""
+    def save_reference(self, rows: tuple[ReferenceLogps, ...], layout: Layout) -> None:
+        """Keep the rows and the layout of the passes that made them."""
+
+    def reference_layout(self) -> Layout | None:
+        """Return the layout of the saved rows, None when there are none or it is not known."""
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return the newest checkpoint's step and label, None when there is none."""

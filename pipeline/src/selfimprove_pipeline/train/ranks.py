@@ -90,6 +90,15 @@ def from_first(compute: Callable[[], ValueT]) -> ValueT:
     return value  # type: ignore[return-value]
 
 
+def any_of(value: bool) -> bool:
+    """Return on every rank whether it is true on any, once they have found each other."""
+    if not torch.distributed.is_initialized():
+        return value
+    values = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return any(values)
+
+
 def from_each_node(compute: Callable[[], ValueT]) -> Mapping[str, ValueT]:
     """Return on every rank, by machine, what `compute` returns on the first rank of each."""
     own = {node(): compute()} if is_first_here() else {}
