@@ -31,6 +31,7 @@ from torch import Tensor
 from torch.nn import functional
 from training_rank import Measured, Work
 from transformers import AutoModelForCausalLM, PreTrainedModel
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.trainer.utils import add_fused_lm_head, hash_module
 
 from selfimprove_pipeline import devices
@@ -40,17 +41,10 @@ from selfimprove_pipeline.memory import training as memory
 from selfimprove_pipeline.recipe.profiles import LIDR_PAPER
 from selfimprove_pipeline.recipe.training import Training
 from selfimprove_pipeline.train import attention
-from selfimprove_pipeline.train.batches import (
-    Collate,
-    PackedCollator,
-    PaddedCollator,
-    SlotRows,
-    columns,
-    completion_logps,
-)
+from selfimprove_pipeline.train.batches import SlotRows, collator, columns, logps
 from selfimprove_pipeline.train.launch import launch
 from selfimprove_pipeline.train.objective import PreferenceObjective
-from selfimprove_pipeline.train.plan import Shape, Slot, micro_batches, packed_steps
+from selfimprove_pipeline.train.plan import Batches, Plan, packed, padded
 from selfimprove_pipeline.train.rows import TokenRow
 
 Row = dict[str, Any]
@@ -124,8 +118,10 @@ def attention_part(_: argparse.Namespace) -> Iterator[Row]:
         for count in (heads, groups, groups)
     ]
     weight = torch.randn(1, sum(sizes), heads, size, device=DEVICE)
+    attention.register()
+    attend = ALL_ATTENTION_FUNCTIONS[attention.NAME]
     for window in (None, 64 if ON_GPU else 4):
-        packed, _ = attention.attend(
+        own, _ = attend(
             torch.nn.Identity(),
             *parts,
             None,
@@ -136,9 +132,9 @@ def attention_part(_: argparse.Namespace) -> Iterator[Row]:
         )
         plain = _plain_attention(parts, sizes, window)
         errors = [
-            float((own.float() - other.float()).norm().detach() / other.float().norm().detach())
-            for own, other in zip(
-                (packed, *torch.autograd.grad((packed.float() * weight).sum(), parts)),
+            float((one.float() - other.float()).norm().detach() / other.float().norm().detach())
+            for one, other in zip(
+                (own, *torch.autograd.grad((own.float() * weight).sum(), parts)),
                 (plain, *torch.autograd.grad((plain * weight).sum(), parts)),
                 strict=True,
             )
@@ -150,14 +146,13 @@ def attention_part(_: argparse.Namespace) -> Iterator[Row]:
 def _plain_attention(parts: Sequence[Tensor], sizes: Sequence[int], window: int | None) -> Tensor:
     """Return causal attention row by row in fp32, written out with its mask."""
     found = []
-    for query, key, value in zip(*(part.split(sizes, dim=2) for part in parts), strict=True):
+    rows = (torch.split(part, list(sizes), dim=2) for part in parts)
+    for query, key, value in zip(*rows, strict=True):
         tokens = query.shape[2]
         mask = torch.ones(tokens, tokens, dtype=torch.bool, device=DEVICE).tril()
         mask = mask if window is None else mask.triu(1 - window)
-        rows = (query.float(), key.float(), value.float())
-        found.append(
-            functional.scaled_dot_product_attention(*rows, attn_mask=mask, enable_gqa=True)
-        )
+        row = (query.float(), key.float(), value.float())
+        found.append(functional.scaled_dot_product_attention(*row, attn_mask=mask, enable_gqa=True))
     return torch.cat(found, dim=2).transpose(1, 2)
 
 
@@ -205,12 +200,11 @@ def _now() -> float:
 
 
 @dataclass(frozen=True)
-class Passes:
+class Way:
     """One way to compute a global batch."""
 
     name: str
-    passes: Sequence[Sequence[Slot]]
-    collate: Collate
+    plan: Plan
     attention: str
     is_checkpointed: bool = True
 
@@ -223,7 +217,7 @@ def layouts_part(arguments: argparse.Namespace) -> Iterator[Row]:
     add_fused_lm_head(model)
     model.train()
     rows = _token_rows(16, size.vocabulary, scale)
-    tokens = sum(map(_tokens, rows))
+    tokens = sum(row.tokens(with_rejected=True) for row in rows)
     known: dict[str, Given] = {}
     for way in _ways(rows, int(8192 * scale)):
         try:
@@ -234,17 +228,17 @@ def layouts_part(arguments: argparse.Namespace) -> Iterator[Row]:
         known[way.name] = found
         yield {
             "name": way.name,
-            "passes": len(way.passes),
+            "passes": way.plan.accumulation,
             "useful": round(tokens / row["slots"], 3),
             "seconds": round(row["seconds"], 2),
             "tokens a second": round(tokens / row["seconds"]),
             "peak GiB": round(row["peak"] / 2**30, 2),
         }
-    (logps, gradient), *others = known.values()
+    (expected, gradient), *others = known.values()
     tolerance = 1e-4 if arguments.tiny else 5e-2
-    for name, (own_logps, own_gradient) in zip(list(known)[1:], others, strict=True):
+    for name, (own, own_gradient) in zip(list(known)[1:], others, strict=True):
         worst = max(
-            abs(a - b) for row in logps for a, b in zip(logps[row], own_logps[row], strict=True)
+            abs(a - b) for row in expected for a, b in zip(expected[row], own[row], strict=True)
         )
         share = float((own_gradient - gradient).norm() / gradient.norm())
         yield {
@@ -255,36 +249,27 @@ def layouts_part(arguments: argparse.Namespace) -> Iterator[Row]:
         }
 
 
-def _ways(rows: Sequence[TokenRow], budget: int) -> Iterator[Passes]:
-    every = list(range(len(rows)))
-    padded = micro_batches(rows, every, Shape(len(rows), 1, 1), normalization="sequence")
-    collate = PaddedCollator(0, with_rejected=True)
-    yield Passes("padded, one pair", [one[0] for one in padded], collate, "sdpa")
-    line = PackedCollator(with_rejected=True, multiple=128 if ON_GPU else 1)
+def _ways(rows: Sequence[TokenRow], budget: int) -> Iterator[Way]:
+    step = tuple(range(len(rows)))
+    batches = Batches(rows=rows, steps=[step], first_epoch=1, world=1, normalization="sequence")
+    yield Way("padded, one pair", padded(batches, micro=1), "sdpa")
     for times, is_checkpointed in ((1, True), (2, True), (1, False)):
-        (packed,) = packed_steps(
-            rows,
-            [every],
-            world=1,
-            budget=times * budget,
-            size=_tokens,
-            normalization="sequence",
-        )
+        plan = packed(batches, budget=times * budget)
         name = f"packed {times * budget}{'' if is_checkpointed else ', no checkpointing'}"
-        passes = [one[0] for one in packed]
-        yield Passes(name, passes, line, attention.NAME, is_checkpointed)
+        yield Way(name, plan, attention.NAME, is_checkpointed)
 
 
 def _measured(
-    model: PreTrainedModel, rows: Sequence[TokenRow], way: Passes
+    model: PreTrainedModel, rows: Sequence[TokenRow], way: Way
 ) -> tuple[Given, dict[str, float]]:
     """Compute all passes twice; return what they give, and what the second time took."""
     model.set_attn_implementation(way.attention)
     if way.is_checkpointed:
         model.gradient_checkpointing_enable({"use_reentrant": False})
     else:
-        model.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]  theirs
+        model.gradient_checkpointing_disable()  # type: ignore[no-untyped-call]
     dataset = SlotRows(columns(rows))
+    collate = collator(way.plan.layout, 0, with_rejected=True)
     objective = PreferenceObjective(beta=0.5, nll_weight=1.0)
     kept: dict[int, tuple[float, float]] = {}
     for _ in range(2):
@@ -292,13 +277,13 @@ def _measured(
         if ON_GPU:
             torch.cuda.reset_peak_memory_stats()
         began, slots = _now(), 0
-        for one in way.passes:
-            batch = _on_device(way.collate([dataset[slot] for slot in one]))
+        for one in way.plan.of_rank(0):
+            batch = _on_device(collate([dataset[slot] for slot in one]))
             slots += batch["input_ids"].numel()
-            logps = completion_logps(model, batch)
-            chosen, rejected = logps.detach().chunk(2)
+            found = logps(model, batch)
+            chosen, rejected = found.detach().chunk(2)
             references = {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
-            objective.terms(logps, {**batch, **references}).loss.backward()  # type: ignore[no-untyped-call]
+            objective.terms(found, {**batch, **references}).loss.backward()  # type: ignore[no-untyped-call]
             sides = zip(chosen.tolist(), rejected.tolist(), strict=True)
             kept |= dict(zip((slot.row for slot in one), sides, strict=True))
         seconds = _now() - began
@@ -326,10 +311,6 @@ def _token_rows(count: int, vocabulary: int, scale: float) -> tuple[TokenRow, ..
         )
         for number, lengths in enumerate(made.lengths(count, scale=scale))
     )
-
-
-def _tokens(row: TokenRow) -> int:
-    return 2 * len(row.prompt_ids) + len(row.chosen_ids) + len(row.rejected_ids)
 
 
 def stage_part(arguments: argparse.Namespace) -> Iterator[Row]:

@@ -28,12 +28,12 @@ from transformers import (
 from typing_extensions import override
 
 from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.artifacts import File, Pair
+from selfimprove_pipeline.artifacts import File, Pair, ReferenceLogps
 from selfimprove_pipeline.recipe.sources import Chat
 from selfimprove_pipeline.recipe.training import Training
 from selfimprove_pipeline.train import stage
 from selfimprove_pipeline.train.launch import worker
-from selfimprove_pipeline.train.rows import Reference
+from selfimprove_pipeline.train.layout import Layout
 from selfimprove_pipeline.train.stage import Report
 
 
@@ -105,13 +105,21 @@ class Forgetful:
     def __init__(self) -> None:
         self.referenced = 0.0
 
-    def load_reference(self) -> Reference | None:
+    def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
         """Return that nothing is known."""
         return None
 
-    def save_reference(self, _: Reference) -> None:
+    def save_reference(
+        self,
+        rows: tuple[ReferenceLogps, ...],  # noqa: ARG002  the protocol's
+        layout: Layout,  # noqa: ARG002  likewise
+    ) -> None:
         """Look at the clock."""
         self.referenced = _now()
+
+    def reference_layout(self) -> Layout | None:
+        """Return that nothing is known."""
+        return None
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return that there is none."""
