@@ -64,6 +64,8 @@ class Training(BaseModel):
     loss: Literal["dpo", "sft"] = "dpo"
     after: bool = False
     """after says that the ranks have trained by DPO before, as those of a run do."""
+    deaf: bool = False
+    """deaf says that the model's attention is not told where packed sequences begin."""
     chat: dict[str, Any] = {}
     kill_at: int | None = None
     """kill_at is the step after which the first rank dies by SIGKILL."""

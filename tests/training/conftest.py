@@ -82,6 +82,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     _add_shapes(plan)
     _add_stored_references(plan)
     _add_methods(plan)
+    _add_packing(plan)
     _add_resumptions(plan)
     results = train_all(list(plan.trainings.values()), plan.folder)
     return World(plan.trainings, results, plan.model, plan.pairs)
@@ -145,6 +146,16 @@ def _add_methods(plan: Plan) -> None:
     plan.add("all-overlong", "7", recipe={"maxLength": 5})
     plan.add("not-finite", "7", recipe={"beta": 2.0})
     _store_references(plan, "not-finite", chosen=3e38, rejected=-3e38)
+
+
+def _add_packing(plan: Plan) -> None:
+    few = {"globalBatchSize": 4}
+    plan.add("packed-padded", "7", recipe={**few, "layout": "padded"})
+    plan.add("packed-budget", "7", recipe={**few, "tokensPerDevice": 128})
+    plan.add("packed-two", "7", 2, recipe=few)
+    for stage in (2, 3):
+        plan.add(f"packed-zero{stage}", "7", 2, recipe={**few, "zeroStage": stage})
+    plan.add("deaf", "7", recipe=few, deaf=True)
 
 
 def _add_resumptions(plan: Plan) -> None:

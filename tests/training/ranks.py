@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from transformers import PreTrainedModel
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 
 from selfimprove_pipeline.recipe import sources
 from selfimprove_pipeline.recipe import training as recipe
@@ -83,6 +84,8 @@ def one_rank(training: Training, rank: int, port: int) -> None:
         "MASTER_PORT": str(port),
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    if training.deaf:
+        deafen()
     try:
         left = models_after_another(training) if training.after else 0
         report = stage.run(job(training), vault(training), on_step=stop_at(training.kill_at))
@@ -95,6 +98,17 @@ def one_rank(training: Training, rank: int, port: int) -> None:
             line = f"{type(error).__name__}: {error}"
             (training.folder / "result.json").write_text(json.dumps({"error": line}))
         raise
+
+
+def deafen() -> None:
+    """Let Qwen2's attention lose what packing tells it, as attention written by hand would."""
+    heard = Qwen2Attention.forward
+
+    def forward(self: Qwen2Attention, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("cu_seq_lens_q", None)
+        return heard(self, *args, **kwargs)
+
+    Qwen2Attention.forward = forward  # type: ignore[method-assign]
 
 
 def models_after_another(training: Training) -> int:

@@ -131,6 +131,8 @@ OTHER_VALUES: dict[str, Any] = {
     "training.epochs": 2,
     "training.globalBatchSize": 8,
     "training.microBatchSize": 2,
+    "training.layout": "padded",
+    "training.tokensPerDevice": 512,
     "training.maxLength": 99,
     "training.precision": "fp32",
     "training.saveDtype": "float32",

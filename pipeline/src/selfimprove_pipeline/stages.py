@@ -59,6 +59,11 @@ first iteration makes of M0 beside M1."""
 
 _OF_PAIRS: Final = ("training.beta", "training.nllWeight")
 """Fields of `train` that the NLL alone does not depend on."""
+_NOT_OF_LAYOUT: Final = {
+    "packed": "training.microBatchSize",
+    "padded": "training.tokensPerDevice",
+}
+"""The field that passes of a layout never read; while the layout is open, both count."""
 
 _OF_TASKS: Final = ("tasks", "numFewshot", "applyChatTemplate")
 """Fields of a suite that only tasks of lm-eval have."""
@@ -451,6 +456,8 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "gate":
         return {**values, "countsLanguages": spec.evaluation.suites[0].counts_languages}
+    if stage in ("reference", "train"):
+        values.pop(_NOT_OF_LAYOUT.get(spec.training.layout or "", ""), None)
     if stage == "train" and part == SFT:
         values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
         values["baseline"] = part

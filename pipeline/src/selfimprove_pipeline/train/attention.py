@@ -6,7 +6,7 @@ computes one sequence after another with SDPA. A pass needs no mask: the mask of
 """
 
 from itertools import pairwise
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import torch
 from torch import Tensor
@@ -63,11 +63,13 @@ def _attend(  # noqa: PLR0913, PLR0917  transformers' names and order
             window_size=(left, 0),
             enable_gqa=q.shape[1] != k.shape[1],
         )
-        return found[None], None  # type: ignore[index]  # a tensor, unless more is asked for
+        return cast("Tensor", found)[None], None  # a tuple where more is asked for
     bounds = [0, query.shape[2]] if ends is None else ends.tolist()
     parts = [
         functional.scaled_dot_product_attention(
-            *(tensor[:, :, start:end] for tensor in (query, key, value)),
+            query[:, :, start:end],
+            key[:, :, start:end],
+            value[:, :, start:end],
             attn_mask=_band(end - start, sliding_window, query.device),
             dropout_p=dropout,
             is_causal=not _is_cut(end - start, sliding_window),

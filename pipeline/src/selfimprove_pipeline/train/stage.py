@@ -9,6 +9,7 @@ first rank of each other machine talks to the vault. The parts are `rows`, `plan
 import json
 import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -292,12 +293,14 @@ def _history(trainer: PairTrainer) -> list[dict[str, float]]:
 
 def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str, float]:
     """Write the model folder on the first rank; return the shares of changed weights."""
-    weights = model_folder.masters(trainer.policy, keep=ranks.is_first())
+    weights = model_folder.masters(trainer.policy)
     shares = {}
     # From here on from_pretrained means whole weights, not ZeRO-3 parts: for the first rank now,
     # for all when another training follows in this process.
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-    if ranks.is_first():
+    if not ranks.is_first():
+        deque(weights, maxlen=0)  # gathers are collective
+    else:
         shares = _write_model(setting, weights).shares()
         _write_beside(setting, trainer, report)
         model_folder.open_to_readers(setting.job.output)

@@ -34,7 +34,7 @@ from transformers import (
     PreTrainedModel,
     PrinterCallback,
 )
-from trl.models.utils import disable_gradient_checkpointing, prepare_deepspeed
+from trl.models.utils import prepare_deepspeed
 from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
@@ -75,7 +75,7 @@ def _no_hash(_: torch.nn.Module) -> str:
 
 # It would name TRL's cache of reference log-probabilities, which is never used here: 92 s of every
 # rank for a model of 8 billion parameters.
-dpo_trainer.hash_module = _no_hash
+vars(dpo_trainer)["hash_module"] = _no_hash
 
 
 class Skeleton(NamedTuple):
@@ -236,12 +236,7 @@ class PairTrainer(DPOTrainer):
         """Return what `logps` returns under M_t."""
         policy = self.policy
         adapter = policy.disable_adapter() if isinstance(policy, PeftModel) else nullcontext()
-        with (
-            torch.no_grad(),
-            disable_gradient_checkpointing(policy, self.args.gradient_checkpointing_kwargs),
-            adapter,
-            self.accelerator.autocast(),
-        ):
+        with torch.no_grad(), adapter, self.accelerator.autocast():
             return logps(model, inputs)
 
     def _reference_model(self) -> torch.nn.Module:
