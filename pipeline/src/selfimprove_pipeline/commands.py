@@ -3,6 +3,7 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import yaml
@@ -85,8 +86,9 @@ def run(arguments: Namespace, console: Console) -> None:
     setting = machine.setting_of(arguments)
     trackers.check(setting.spec.training.report_to)
     if (place := machine.place()) is not None:
-        for line in sizing.look(setting, place):
-            console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
+        with suppress(TryAgainError):  # a finished run needs no hub
+            for line in sizing.look(setting, place):
+                console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     done = launcher.run(arguments, setting)
     index = done.index
     if index.outcome == "Suspended":

@@ -37,19 +37,20 @@ def decisions(setting: Setting, index: Index | None) -> dict[str, int | str]:
         found = {name: index.decided[name] for name in wanted if name in index.decided}
         if len(found) == len(wanted):
             return found
-    config = _config(setting)
+    config, found_shape = _model(setting)
     made: dict[str, int | str] = {"layout": spec.training.layout or _layout(config)}
     laid_out = with_decisions(setting.run, {"layout": made["layout"]}).spec
-    made["zeroStage"] = advice.zero_stage(shape_or_none(setting), laid_out)
+    made["zeroStage"] = advice.zero_stage(found_shape, laid_out)
     return {name: made[name] for name in wanted}
 
 
-def _config(setting: Setting) -> Mapping[str, Any]:
-    """Return M0's config, empty where it cannot be read, which others tell in words."""
+def _model(setting: Setting) -> tuple[Mapping[str, Any], ModelShape | None]:
+    """Return M0's config and shape, nothing where it cannot be read, which others tell."""
     try:
-        return model_files.folder_of(setting).value(model_files.CONFIG)
+        folder = model_files.folder_of(setting)
+        return folder.value(model_files.CONFIG), _shape(folder)
     except InputError:
-        return {}
+        return {}, None
 
 
 def _layout(config: Mapping[str, Any]) -> Layout:
@@ -84,19 +85,13 @@ def with_decisions(run: Run, decided: Mapping[str, int | str]) -> Run:
 
 def shape(setting: Setting) -> ModelShape | None:
     """Return the shape of M0, None where its config says too little; no weights are read."""
-    folder = model_files.folder_of(setting)
+    return _shape(model_files.folder_of(setting))
+
+
+def _shape(folder: model_files.Folder) -> ModelShape | None:
+    config = folder.value(model_files.CONFIG)
     where = f"{folder.uri}{model_files.CONFIG}"
-    return shape_of(
-        folder.value(model_files.CONFIG), where=where, weights=model_files.weight_bytes(folder)
-    )
-
-
-def shape_or_none(setting: Setting) -> ModelShape | None:
-    """Return the shape of M0, None also where it cannot be read, which others tell in words."""
-    try:
-        return shape(setting)
-    except InputError:
-        return None
+    return shape_of(config, where=where, weights=model_files.weight_bytes(folder))
 
 
 def place_of(setting: Setting) -> Place:
