@@ -1,6 +1,6 @@
 """How fast the data stage is: rows a second of generate and translate beside bare vLLM.
 
-    make bench-data                              # minutes; run it when nothing else runs
+    .venv/bin/python benchmarks/data.py          # minutes; run it when nothing else runs
     .venv/bin/python benchmarks/data.py --hidden 4096 --layers 32 --dtype bfloat16 \
         --engines 1 8 --prompts 1000             # on GPUs
 
