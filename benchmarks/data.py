@@ -189,6 +189,7 @@ def _run(model: Path, languages: int, number: int, arguments: argparse.Namespace
     dominant, *others = LANGUAGES[:languages]
     spec = {
         "model": {"uri": f"file://{model}", "dtype": arguments.dtype},
+        "profile": "lidr-paper",  # nothing is sampled, nothing is asked again
         "languages": {"dominant": dominant, "others": others},
         "prompts": {"uri": "s3://data/prompts", "perIteration": arguments.prompts},
         "generation": {"maxTokens": arguments.answer},
