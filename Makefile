@@ -15,7 +15,7 @@ CLUSTER_TESTS ?= tests/cluster
 # Files in the order of their names: the long ones are not the last, while the other core idles.
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NONE := test $$? = 5 # pytest found no such test among those that were named
-.PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
+.PHONY: help env demo test test-fast test-cluster check fix crds bench bench-training bench-operator check-gpu kind miniature clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -64,8 +64,16 @@ fix: env ## format, and fix what the linter can
 crds: env ## write crds/ and the chart's copy from the types
 	$(BIN)/python -m selfimprove_operator.crd
 
-bench: env ## tokens a second of generation and training on this machine
+bench: env ## generation, the data stage beside bare vLLM and training beside TRL (half an hour)
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/data.py
+	$(MAKE) bench-training
+
+bench-training: env ## useful tokens a second of training beside TRL and beside padded passes
+	$(BIN)/python benchmarks/training.py
+
+check-gpu: env ## the training path on one GPU (4 minutes); on processors tiny
+	$(BIN)/python benchmarks/gpu_check.py --out build/gpu $(if $(wildcard /dev/nvidia0),,--tiny)
 
 bench-operator: env ## time to the first Job, API calls and memory, on the cluster of KUBECONFIG
 	$(BIN)/python benchmarks/control_loop.py

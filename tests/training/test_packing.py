@@ -16,7 +16,7 @@ from support import dpo_by_hand
 
 pytestmark = pytest.mark.training
 
-SHAPE = {
+SHAPE: dict[str, Any] = {
     "vocab_size": 97,
     "hidden_size": 32,
     "intermediate_size": 48,
@@ -31,7 +31,7 @@ CONFIGS = {
     "llama-gqa": transformers.LlamaConfig(**SHAPE, tie_word_embeddings=False),
     "window": transformers.MistralConfig(**SHAPE, sliding_window=5, tie_word_embeddings=False),
 }
-EXAMPLES = [
+EXAMPLES: list[dict[str, Any]] = [
     {
         "prompt_ids": list(range(start, start + 2 + start % 5)),
         "chosen_ids": list(range(20 + start, 23 + start + 2 * (start % 4))),
@@ -47,7 +47,9 @@ EXAMPLES = [
 def _model(name: str) -> transformers.PreTrainedModel:
     torch.manual_seed(0)
     config = CONFIGS[name]
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+    model: transformers.PreTrainedModel = transformers.AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, attn_implementation="sdpa"
+    )
     add_fused_lm_head(model)
     attention.register()
     return model

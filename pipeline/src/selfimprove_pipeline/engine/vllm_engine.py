@@ -253,6 +253,9 @@ def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> d
             raise InputError(msg)
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
         defaults["enforce_eager"] = True
+        # Of a prompt that is read in parts vLLM takes back what its generator has drawn, which
+        # generators of processors cannot do: a sampled row would end the engine.
+        defaults["enable_chunked_prefill"] = False
         if dtype == "auto" and _stored_dtype(model) == "float32":
             given["dtype"] = "float32"
     else:

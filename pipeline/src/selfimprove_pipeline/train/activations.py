@@ -1,8 +1,7 @@
 """Whether activations are kept for the backward pass or computed again: gradient checkpointing.
 
-Kept, they save a forward pass, a quarter of the work. It is decided on the device, changes no
-byte of the result and stands in no key. The figures are rough on the safe side: those of a layer
-of a decoder with a gated MLP, as Llama's.
+Kept, they save a forward pass, a quarter of the work. It is decided by the memory of the device,
+changes no byte of the result and stands in no key.
 """
 
 import os
@@ -12,14 +11,13 @@ from typing import Any, Final
 
 import torch
 
+from selfimprove_pipeline.memory import training as memory
+from selfimprove_pipeline.memory.shape import shape_of
 from selfimprove_pipeline.recipe.training import Training
+from selfimprove_pipeline.train.configuration import compute_dtype
 
-BYTES_OF_A_TOKEN: Final = 7.5e6
-"""Activations of a token in bf16 without checkpointing: 32 layers of 4096 dimensions."""
 SHARE: Final = 0.9
 """Share of the free memory that may be planned for."""
-BESIDE: Final = 4 * 2**30
-"""Bytes of buckets, NCCL and a CUDA context."""
 
 
 def recomputes(
@@ -27,41 +25,19 @@ def recomputes(
 ) -> bool:
     """Say whether a training must compute activations again; a recipe's own word goes first.
 
-    `model` is M_t's config.json, `tokens` are those of the largest pass. A model whose config does
-    not tell its size computes them again.
+    `model` is M_t's config.json with so many `parameters`, `tokens` are those of the largest pass.
+    A model whose config does not tell its size computes them again.
     """
     if training.gradient_checkpointing is not None:
         return training.gradient_checkpointing
-    inner = model.get("text_config")
-    text = inner if isinstance(inner, Mapping) else model
-    hidden, layers, vocabulary = (
-        text.get(name) for name in ("hidden_size", "num_hidden_layers", "vocab_size")
-    )
-    if not (hidden and layers and vocabulary):
+    weights = parameters * compute_dtype(training).itemsize
+    shape = shape_of(model, where="config.json", weights=weights)
+    if shape is None:
         return True
-    width = 2 if training.precision == "fp32" else 1
-    needed = (
-        width * BYTES_OF_A_TOKEN * (hidden / 4096) * (layers / 32) * tokens
-        + 6 * vocabulary * hidden
-        + parameters * _bytes_of_a_parameter(training, world)
-        + (BESIDE if torch.cuda.is_available() else 0)
-    )
-    return bool(needed > SHARE * _free())
-
-
-def _bytes_of_a_parameter(training: Training, world: int) -> float:
-    """Return the bytes of a device for weights, gradients, fp32 masters and Adam's two moments."""
-    weight = 4 if training.precision == "fp32" else 2
-    if training.method == "lora":
-        return weight / world if training.zero_stage == 3 else weight  # noqa: PLR2004  ZeRO's
-    moved = 0 if training.offload != "none" and torch.cuda.is_available() else 12 / world
-    by_stage = {
-        0: 16.0,
-        1: weight + 4 + moved,
-        2: weight + 4 / world + moved,
-        3: (weight + 4) / world + moved,
-    }
-    return by_stage[training.zero_stage]
+    kept = training.model_copy(update={"gradient_checkpointing": False})
+    on_gpu = torch.cuda.is_available()
+    needed = memory.device(shape, kept, ranks=world, tokens=tokens, on_gpu=on_gpu)
+    return needed.total > SHARE * _free()
 
 
 def _free() -> float:
