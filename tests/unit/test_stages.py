@@ -101,6 +101,8 @@ OTHER_VALUES: dict[str, Any] = {
     "translation.sourceLengthBudget": False,
     "inference.tensorParallelSize": 2,
     "inference.dtype": "float16",
+    "inference.engines": 2,
+    "inference.batchInvariant": True,
     "inference.maxModelLen": 99,
     "inference.gpuMemoryUtilization": 0.5,
     "inference.extraArgs": {"quantization": "fp8"},
