@@ -162,13 +162,11 @@ def measured(case: Case) -> list[tuple[str, ...]]:
 def _saving(made: shape.ModelShape, recipe: Training, peak: training.DeviceMemory) -> int:
     """Return what is resident while the model is saved.
 
-    The file of M_t is mapped, and so resident too; ZeRO-3 keeps its buffer; weights in fp32 at
-    ZeRO 0 are the masters themselves.
+    The file of M_t is mapped, and so resident too; ZeRO-3 keeps its buffer.
     """
     mapped = made.parameters * made.stored
     buffer = peak.buffers if recipe.zero_stage == 3 else 0  # noqa: PLR2004  a stage
-    shared = training.MASTER * made.parameters if recipe.zero_stage == 0 else 0
-    return peak.states + training.saving(made, recipe) + mapped + buffer - shared
+    return peak.states + training.saving(made, recipe) + mapped + buffer
 
 
 def _samples(process: "subprocess.Popen[bytes]") -> list[tuple[float, int]]:

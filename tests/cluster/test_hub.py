@@ -1,6 +1,7 @@
 """A run whose model lies on a hub in the cluster, with the light role on the light image.
 
-The light image has nothing of torch, and the check of such a model runs in it.
+The light image has nothing of torch, and the check of such a model runs in it. Two engines a pod
+answer and translate, and the rows of the training are packed.
 """
 
 import json
@@ -12,6 +13,7 @@ from typing import Final
 
 import pytest
 
+from selfimprove_pipeline.artifacts import Manifest
 from support import hub_server
 from support.cli import MINIATURE
 from support.hub_server import Hub
@@ -38,7 +40,7 @@ def spec() -> JSON:
     return {
         "model": {"uri": f"hf://{NAME}"},
         "iterations": 1,
-        # Here stands `"inference": {"engines": 2}` once a recipe has that field.
+        "inference": {"engines": 2},
         "pods": {role: {"env": env} for role in IMAGES},
     }
 
@@ -135,6 +137,23 @@ def test_a_branch_of_the_hub_is_pinned_to_its_commit(finished: LiveRun, here: Pl
 
     assert index is not None, json.dumps(finished.status)
     assert index.model_revision == COMMIT
+
+
+def test_two_engines_a_pod_make_the_rows_and_pairs_are_packed(
+    finished: LiveRun, here: Place
+) -> None:
+    """The manifests tell how many engines there were, and how the pairs lay in their passes."""
+    repository = here.repository(finished)
+    index = repository.read_index(finished.namespace, finished.name)
+    assert index is not None
+    first = index.iterations[0].keys
+
+    def manifests(stage: str) -> list[Manifest]:
+        found = (repository.manifest(stage, key) for key in first[stage].values())
+        return [manifest for manifest in found if manifest is not None]
+
+    assert {one.counts["engines"] for one in manifests("generate")} == {2}
+    assert [one.versions["layout"] for one in manifests("train")] == ["packed"]
 
 
 def test_the_same_file_gives_the_same_models_on_one_machine(

@@ -117,11 +117,11 @@ def host(shape: ModelShape, training: Training, *, ranks: int, nodes: int) -> Ho
 def saving(shape: ModelShape, training: Training) -> int:
     """Return what the first rank holds on the host while it writes the next model.
 
-    The masters in fp32 and the weights that are saved; with an adapter M_t in fp32, which it is
-    merged into.
+    The weights that are saved: masters are cast one by one. With an adapter also M_t in fp32, which
+    it is merged into.
     """
-    saved = BYTES[training.save_dtype]
-    return shape.parameters * (MASTER + saved)
+    merged = MASTER if training.method == "lora" else 0
+    return shape.parameters * (merged + BYTES[training.save_dtype])
 
 
 def checkpoint(training: Training, trained: int) -> int:
