@@ -383,6 +383,17 @@ def test_short_rows_overtake_long_ones(started: Started) -> None:
 
 @vllm
 @pytest.mark.parametrize("started", ["vllm"], indirect=True)
+def test_more_sampled_rows_than_a_step_has_room_for(started: Started) -> None:
+    """No prompt is read in parts on processors: vLLM could not take a drawn number back there."""
+    rows = [
+        Request(key=str(n), group="g", prompt=(65 + n % 26,) * 60, max_tokens=2, temperature=0.5)
+        for n in range(200)
+    ]
+    rows = [replace(row, seed=number) for number, row in enumerate(rows)]
+    found = {completion.key for completion in started.engine.complete(rows)}
+    assert found == {row.key for row in rows}
+
+
 def test_a_giver_may_wait_for_completions(started: Started) -> None:
     """A request that follows from a completion is taken when it is there, beside others."""
     first = Request(key="0", group="answers", prompt=(72, 105), max_tokens=2)
