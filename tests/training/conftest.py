@@ -1,12 +1,15 @@
 """All trainings of this folder run once, in one process that imports TRL once."""
 
 import json
+import os
+import pickle
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import torch
+from filelock import FileLock
 
 from selfimprove_pipeline.artifacts import Pair, ReferenceLogps
 from support.training import (
@@ -79,8 +82,21 @@ class Plan:
 
 @pytest.fixture(scope="session")
 def world(tmp_path_factory: pytest.TempPathFactory) -> World:
-    """Run every training of the tests."""
-    plan = Plan(tmp_path_factory.mktemp("training"))
+    """Run every training of the tests, once for all workers of xdist: one waits for the other."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return _trained(tmp_path_factory.mktemp("training"))
+    folder = tmp_path_factory.getbasetemp().parent / "training"  # of this run of the tests alone
+    folder.mkdir(exist_ok=True)
+    done = folder / "world.pickle"
+    with FileLock(folder / "lock"):
+        if not done.exists():
+            done.write_bytes(pickle.dumps(_trained(folder)))
+        found: World = pickle.loads(done.read_bytes())  # noqa: S301  written a moment ago
+        return found
+
+
+def _trained(folder: Path) -> World:
+    plan = Plan(folder)
     _add_shapes(plan)
     _add_stored_references(plan)
     _add_methods(plan)
