@@ -15,18 +15,19 @@ CLUSTER_TESTS ?= tests/cluster
 # Files in the order of their names: the long ones are not the last, while the other core idles.
 IN_PARALLEL := --numprocesses 2 --dist loadfile --no-loadscope-reorder
 NONE := test $$? = 5 # pytest found no such test among those that were named
-.PHONY: help env demo test test-fast test-cluster check fix crds bench bench-operator kind miniature clean
+.PHONY: help env demo test test-fast test-cluster check fix crds bench bench-training bench-operator check-gpu kind miniature clean
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 env: $(STAMP) ## make .venv with everything for this machine
 
+# torch in a call of its own: in one call all have hashes or none, and it has a build for each index.
 $(STAMP): requirements.lock
 	$(PYTHON) -c 'import sys; assert sys.version_info[:2] == (3, 11), "expected Python 3.11"'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) torch==2.13.0
-	$(BIN)/pip install -qq --disable-pip-version-check --no-deps -r requirements.lock
+	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --require-hashes -r requirements.lock
+	$(BIN)/pip install -qq --disable-pip-version-check $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX)) --no-warn-conflicts torch==2.13.0
 	$(BIN)/pip install -qq --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	rm -f $(VENV)/.locked-*
 	touch $@
@@ -42,17 +43,18 @@ test: env check ## all checks and tests but those that need a cluster
 	$(BIN)/python -m pytest -m "not cluster" $(IN_PARALLEL)
 
 test-fast: env ## the tests that start no engine, train nothing and need no cluster
-	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane"
+	$(BIN)/python -m pytest -m "not engine and not training and not e2e and not cluster and not control_plane" $(IN_PARALLEL)
 
 test-cluster: env ## the tests on the cluster of KUBECONFIG; its nodes need `make images`
 	$(BIN)/python -m pytest -m "cluster and not alone" $(CLUSTER_TESTS) $(IN_PARALLEL) || $(NONE)
 	$(BIN)/python -m pytest -m "cluster and alone" $(CLUSTER_TESTS) || $(NONE)
 
-check: env ## lint, types, layers and spelling; changes nothing
+check: env ## lint, types, layers, dependencies and spelling; changes nothing
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/deptry pipeline/src operator/src
 	$(BIN)/codespell README.md DEVELOPMENT.md CHANGELOG.md charts docs images operator pipeline tests examples benchmarks
 
 fix: env ## format, and fix what the linter can
@@ -62,15 +64,23 @@ fix: env ## format, and fix what the linter can
 crds: env ## write crds/ and the chart's copy from the types
 	$(BIN)/python -m selfimprove_operator.crd
 
-bench: env ## tokens a second of generation and training on this machine
+bench: env ## generation, the data stage beside bare vLLM and training beside TRL (half an hour)
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/data.py
+	$(MAKE) bench-training
+
+bench-training: env ## useful tokens a second of training beside TRL and beside padded passes
+	$(BIN)/python benchmarks/training.py
+
+check-gpu: env ## the training path on one GPU (4 minutes); on processors tiny
+	$(BIN)/python benchmarks/gpu_check.py --out build/gpu $(if $(wildcard /dev/nvidia0),,--tiny)
 
 bench-operator: env ## time to the first Job, API calls and memory, on the cluster of KUBECONFIG
 	$(BIN)/python benchmarks/control_loop.py
 
 kind: images ## a kind cluster with the images and a store, for `make test-cluster`
 	kind create cluster --config tests/cluster/kind.yaml $(if $(KUBERNETES),--image kindest/node:v$(KUBERNETES).0)
-	kind load docker-image $(foreach name,operator cpu,localhost/selfimprove-$(name):dev)
+	kind load docker-image $(IMAGES:%=$(REGISTRY)/selfimprove-%:$(TAG))
 	kubectl apply -f examples/minio/minio.yaml
 	kubectl -n minio patch service minio --patch '{"spec": {"type": "NodePort", "ports": [{"port": 9000, "nodePort": 30900}]}}'
 	kubectl -n minio rollout status deployment/minio

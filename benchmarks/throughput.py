@@ -12,7 +12,6 @@ import argparse
 import dataclasses
 import json
 import os
-import shutil
 import tempfile
 import time
 from collections.abc import Iterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import made
 from rich.console import Console
 from rich.table import Table
 
@@ -30,15 +30,17 @@ from selfimprove_pipeline.engine import Engine, Request
 from selfimprove_pipeline.judge import load
 from selfimprove_pipeline.recipe import Spec, resolve
 
-MINIATURE = Path(__file__).resolve().parents[1] / "examples" / "miniature"
-
 
 def main() -> None:
     """Measure both engines on the same prompts and print the table."""
     arguments = _arguments()
-    spec = resolve(load(MINIATURE / "run.yaml")).spec
+    spec = resolve(load(made.MINIATURE / "run.yaml")).spec
     with tempfile.TemporaryDirectory() as folder:
-        model = _random_model(Path(folder), arguments) if arguments.hidden else MINIATURE / "m0"
+        model = (
+            made.model(Path(folder), _size(arguments), dtype=arguments.dtype)
+            if arguments.hidden
+            else made.MINIATURE / "m0"
+        )
         renderer = Renderer(model, spec.chat)
         work = _requests(spec, renderer, arguments)
         measured = [_measure(name, model, spec, renderer, work) for name in arguments.engines]
@@ -75,7 +77,7 @@ def _start(name: str, model: Path, spec: Spec, renderer: Renderer) -> Engine:
 
 def _requests(spec: Spec, renderer: Renderer, arguments: argparse.Namespace) -> list[Request]:
     names = spec.languages.all()
-    files = {name: (MINIATURE / "prompts" / f"{name}.jsonl").read_bytes() for name in names}
+    files = {name: (made.MINIATURE / "prompts" / f"{name}.jsonl").read_bytes() for name in names}
     found = prompts.read(dict(files), "prompts")
     return [
         request
@@ -88,32 +90,9 @@ def _of_language(
     language: str, rows: Sequence[Prompt], spec: Spec, renderer: Renderer
 ) -> Iterator[Request]:
     """Yield requests whose keys are unique among all languages."""
-    for request in generate.requests(rows, language, spec, renderer):
+    for row in rows:
+        request = generate.request(row, language, spec, renderer)
         yield dataclasses.replace(request, key=f"{language}/{request.key}")
-
-
-def _random_model(folder: Path, arguments: argparse.Namespace) -> Path:
-    """Write a model of the asked size with random weights."""
-    import torch
-    import transformers
-
-    torch.manual_seed(0)
-    config = transformers.AutoConfig.from_pretrained(MINIATURE / "m0")
-    config.update(
-        {
-            "hidden_size": arguments.hidden,
-            "intermediate_size": 4 * arguments.hidden,
-            "num_hidden_layers": arguments.layers,
-            "layer_types": ["full_attention"] * arguments.layers,
-            "num_attention_heads": arguments.hidden // 64,
-            "num_key_value_heads": max(1, arguments.hidden // 256),
-        }
-    )
-    model = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
-    model.to(getattr(torch, arguments.dtype)).save_pretrained(folder)
-    for name in ("tokenizer.json", "tokenizer_config.json", "chat_template.jinja"):
-        shutil.copy(MINIATURE / "m0" / name, folder / name)
-    return folder
 
 
 def _print(measured: list[dict[str, float | str]], spec: Spec) -> None:
@@ -137,6 +116,10 @@ def _print(measured: list[dict[str, float | str]], spec: Spec) -> None:
         f"one engine start an iteration instead of {starts} (one a language and direction, as the "
         f"paper's scripts do): {ratio:.1f} times less wall time for these prompts"
     )
+
+
+def _size(arguments: argparse.Namespace) -> made.Size:
+    return made.Size(arguments.hidden, arguments.layers, vocabulary=1464, longest=512)
 
 
 def _arguments() -> argparse.Namespace:

@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable, Generator
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 # Before torch is imported: tiny models are an order of magnitude slower with two threads, and
 # sums in another order would make other bits.
@@ -14,6 +15,15 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 # Here alone: pytest refuses plugins of a conftest that it meets while it collects.
 pytest_plugins = ("support.stores",)
+
+# How fast a machine is decides nothing: neither an example's time nor that of making it.
+for profile in ("default", "ci"):
+    settings.register_profile(
+        profile,
+        settings.get_profile(profile),
+        deadline=None,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
 
 REFUSE_SKIPS = "SELFIMPROVE_REFUSE_SKIPS"
 

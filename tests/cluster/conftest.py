@@ -21,7 +21,7 @@ from support.places import Place, digests, inputs_on_disk, on_this_machine, plac
 from support.s3 import Server
 
 FOLDER: Final = Path(__file__).parent
-STAGES: Final = "localhost/selfimprove-cpu:dev"
+STAGES: Final = ("localhost/selfimprove-cpu:dev", "localhost/selfimprove-light:dev")
 OPERATOR: Final = "localhost/selfimprove-operator:dev"
 REPORTED_WITHIN: Final = 60.0
 """Seconds within which a node reports an image that was loaded a moment ago."""
@@ -64,7 +64,7 @@ def lacking() -> str | None:
         return f"expected a cluster and a store, found no {', '.join(absent)}"
     if absent := [name for name in ("kubectl", "helm") if shutil.which(name) is None]:
         return f"expected {', '.join(absent)} on PATH"
-    return lacking_image(STAGES)
+    return next(filter(None, map(lacking_image, STAGES)), None)
 
 
 def lacking_image(image: str) -> str | None:

@@ -26,7 +26,7 @@ def served(control_plane: ControlPlane) -> ControlPlane:
     # --for=condition fails where the definition has no conditions yet.
     established = '{.status.conditions[?(@.type=="Established")].status}=True'
     waited = control_plane.kubectl(
-        "wait", f"--for=jsonpath={established}", "--timeout=60s", "-f", definition
+        "wait", f"--for=jsonpath={established}", "--timeout=300s", "-f", definition
     )
     assert waited.rc == 0, waited.stderr
     return control_plane

@@ -23,6 +23,7 @@ RECIPES: Final = REPOSITORY / "examples" / "recipes"
 MGSM: Final = REPOSITORY / "tests" / "data" / "mgsm" / "jsonl"
 PROMPTS: Final = 8
 REPLACED: Final = {"model", "languages", "prompts", "iterations", "evaluation"}
+DECIDED: Final = {"layout", "zeroStage"}
 LANGUAGES: Final = ("en", "es", "de")
 SUITES: Final = {
     "offTarget": "{name: offTarget, uri: 's3://eval/x-alpaca-eval'}",
@@ -54,6 +55,11 @@ class Recipe:
         found: dict[str, Any] = json.loads(self("show", "-o", "json").output)
         own = recipe.resolve(judge.load(self.file, self.settings)).spec
         spec = own.model_dump(mode="json", by_alias=True)
+        training, came = spec["training"], found["recipe"]["training"]
+        open_fields = {name for name in training if training[name] != came[name]}
+        assert open_fields <= DECIDED
+        assert all(training[name] is None for name in open_fields)
+        training |= {name: came[name] for name in open_fields}
         assert {name for name in spec if spec[name] != found["recipe"][name]} <= REPLACED
         assert found["outcome"] == "Succeeded"
         return found

@@ -19,6 +19,7 @@ SMALL = (
     "iterations=1",
     "prompts.perIteration=130",
     "training.checkpointSteps=4",
+    "training.reportTo=[tensorboard]",
     "evaluation={suites: [{name: exactMatch, uri: 's3://miniature/suite', limit: 70}]}",
 )
 """One iteration of one to two minutes: three flushes a language, five or more steps."""
@@ -77,7 +78,7 @@ def kill_all_at_once(process: subprocess.Popen[str]) -> list[str]:
 def test_three_kills_cost_only_what_was_in_flight(cli: Cli, undisturbed: dict[str, Any]) -> None:
     """Killed while it generates, translates and trains, the run comes to the same digests.
 
-    Flushed rows are not asked for again, at most checkpointSteps steps are trained again, and
+    Flushed rows are not asked for again, training goes on from the checkpoint that was seen, and
     no process outlives its run.
     """
     for stage, seen in (("generate", rows_seen), ("translate", rows_seen), ("train", checkpoints)):
@@ -202,6 +203,19 @@ def test_ctrl_c_ends_every_process_and_says_how_to_go_on(cli: Cli) -> None:
     assert "run again to go on where it was" in errors
     assert survivors(started) == []
     assert cli.show()["outcome"] == "Running"
+
+
+def test_tensorboards_files_lie_in_the_artifact(undisturbed: dict[str, Any]) -> None:
+    """Beside the model, in no digest; what is exported is the model without them."""
+    cli: Cli = undisturbed["cli"]
+    (folder,) = (made for made in cli.artifacts("train") if (made / "manifest.json").exists())
+    manifest = json.loads((folder / "manifest.json").read_text())
+    files = {file["name"]: file for file in manifest["files"]}
+    tracked = [name for name in files if name.startswith("tensorboard/")]
+    assert [Path(name).name.split(".")[2] for name in tracked] == ["tfevents"]
+    assert not any(files[name]["isPayload"] for name in tracked)
+    assert all((folder / name).stat().st_size > 1000 for name in tracked)
+    assert list(cli.cache.rglob("*tfevents*")) == []
 
 
 def test_a_finished_run_starts_nothing_again(undisturbed: dict[str, Any]) -> None:

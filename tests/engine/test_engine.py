@@ -383,6 +383,17 @@ def test_short_rows_overtake_long_ones(started: Started) -> None:
 
 @vllm
 @pytest.mark.parametrize("started", ["vllm"], indirect=True)
+def test_more_sampled_rows_than_a_step_has_room_for(started: Started) -> None:
+    """No prompt is read in parts on processors: vLLM could not take a drawn number back there."""
+    rows = [
+        Request(key=str(n), group="g", prompt=(65 + n % 26,) * 60, max_tokens=2, temperature=0.5)
+        for n in range(200)
+    ]
+    rows = [replace(row, seed=number) for number, row in enumerate(rows)]
+    found = {completion.key for completion in started.engine.complete(rows)}
+    assert found == {row.key for row in rows}
+
+
 def test_a_giver_may_wait_for_completions(started: Started) -> None:
     """A request that follows from a completion is taken when it is there, beside others."""
     first = Request(key="0", group="answers", prompt=(72, 105), max_tokens=2)
@@ -482,18 +493,18 @@ def workers_of(process: subprocess.Popen[str]) -> tuple[list[psutil.Process], li
     return descendants, [child for child in descendants if "Worker" in child.cmdline()[0]]
 
 
-def left_after_five_seconds(processes: list[psutil.Process]) -> list[psutil.Process]:
-    """Return which of the processes are still there; waits no longer than needed."""
-    return [*psutil.wait_procs(processes, timeout=5)[1]]
+def left_in_the_end(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Return which of the processes never end; waits no longer than needed."""
+    return [*psutil.wait_procs(processes, timeout=60)[1]]
 
 
 @vllm
 def test_workers_die_with_the_engine(two_workers: subprocess.Popen[str]) -> None:
-    """Five seconds after kill -9 of the process that holds the engine none of its own is left."""
+    """After kill -9 of the process that holds the engine none of its own is left."""
     descendants, workers = workers_of(two_workers)
     assert len(workers) == 2
     two_workers.kill()
-    assert left_after_five_seconds(descendants) == []
+    assert left_in_the_end(descendants) == []
 
 
 @vllm
@@ -505,4 +516,4 @@ def test_the_end_of_a_worker_is_an_error(two_workers: subprocess.Popen[str]) -> 
     last = two_workers.stdout.read().splitlines()[-1]
     assert two_workers.wait() == TryAgainError.exit_code
     assert "found one killed, most likely for lack of memory" in last
-    assert left_after_five_seconds(descendants) == []
+    assert left_in_the_end(descendants) == []

@@ -20,6 +20,7 @@ from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers.collect import Collector, Progress
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.tasks import Made, Rows, Task, as_they_are
+from selfimprove_pipeline.workers.wanted import Wanted, ready
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256
@@ -96,8 +97,8 @@ def task() -> Task[Answer]:
         for row in range(ANSWERS)
     }
 
-    def pending(done: Rows[Answer], share: Share) -> Iterator[Request]:
-        return (row for key, row in rows.items() if key not in done and share.owns(key))
+    def pending(done: Rows[Answer], share: Share) -> Iterator[Wanted]:
+        return ready(row for key, row in rows.items() if key not in done and share.owns(key))
 
     def row(completion: Completion, _: Rows[Answer]) -> Answer:
         return Answer(
@@ -112,7 +113,7 @@ def task() -> Task[Answer]:
     def make(made: Sequence[Answer]) -> Made:
         return as_they_are("en.jsonl", made, {})
 
-    return Task(TARGET, Answer, list(rows), pending, row, make)
+    return Task(target=TARGET, kind=Answer, order=list(rows), pending=pending, row=row, make=make)
 
 
 def collected(

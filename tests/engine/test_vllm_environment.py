@@ -30,7 +30,11 @@ sys.meta_path.insert(0, Watch())
 from selfimprove_pipeline.engine import vllm_engine
 from selfimprove_pipeline.recipe.sampling import Inference
 
-inference = Inference(batch_invariant=sys.argv[1] == "invariant")
+is_invariant = sys.argv[1] == "invariant"
+if is_invariant:  # which processors cannot be
+    import torch
+    torch.accelerator.is_available = lambda: True
+inference = Inference(batch_invariant=is_invariant)
 vllm_engine.start(Path("model"), inference=inference, dtype="auto", stop_token_ids=())
 """
 

@@ -84,12 +84,17 @@ def texts(spec: Spec) -> Texts:
     }
     answers: dict[str, dict[str, Answer]] = {}
     for language, rows in chosen.items():
-        done = completed(engine, generate.requests(rows, language, spec, renderer))
+        first = (generate.request(row, language, spec, renderer) for row in rows)
+        done = completed(engine, first)
         answers[language] = {key: generate.answer(made, language) for key, made in done.items()}
     translations: dict[tuple[str, str], dict[str, Translation]] = {}
     for source, target in spec.languages.directions():
         direction = Direction(source, target)
-        asked = translate.requests(list(answers[source].values()), direction, spec, renderer)
+        asked = (
+            translate.request(answer, direction, spec, renderer)
+            for answer in answers[source].values()
+            if translate.has_source(answer)
+        )
         translations[source, target] = {
             key: translate.translation(made, direction, attempt=1)
             for key, made in completed(engine, asked).items()
@@ -104,7 +109,7 @@ def judge(model: Path, spec: Spec) -> Judged:
     identify = languages.identifier(spec.languages.all())
     found: dict[str, list[Evaluated]] = {}
     for language, own in rows.items():
-        asked = evaluate.requests(own, language, SUITE, spec, renderer)
+        asked = (evaluate.request(row, language, SUITE, spec, renderer) for row in own)
         done = completed(engine, asked)
         found[language] = [evaluate.evaluated(done[row.id], row, language, identify) for row in own]
     gold = {row.id: row.answer or "" for row in rows["en"]}

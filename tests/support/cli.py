@@ -5,8 +5,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ class Cli:
     store: Path
     cache: Path
     engine: str = "transformers"
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """environment beside that of the tests."""
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command in a session of its own."""
@@ -49,7 +51,12 @@ class Cli:
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-            env={**os.environ, "SELFIMPROVE_CACHE": str(self.cache), "HF_HUB_OFFLINE": "1"},
+            env={
+                **os.environ,
+                "SELFIMPROVE_CACHE": str(self.cache),
+                "HF_HUB_OFFLINE": "1",
+                **self.environment,
+            },
             start_new_session=True,
         )
 

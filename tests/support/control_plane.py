@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kubectl")
 TOKEN: Final = "admin"  # noqa: S105  of a server that lives on loopback as long as the tests
-START_SECONDS: Final = 90
+START_SECONDS: Final = 300
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class ControlPlane:
             input=input,
             capture_output=True,
             text=True,
-            timeout=120,
+            timeout=300,
             check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)

@@ -17,10 +17,8 @@ class DyingRepository(Repository):
     lives = 10**6
 
     @override
-    def append_part(
-        self, stage: str, key: str, part_name: str, rows: Any, *, writer: str = ""
-    ) -> None:
+    def append_part(self, stage: str, key: str, part_name: str, rows: Any) -> None:
         if rows and self.lives <= 0:
             raise Killed
-        super().append_part(stage, key, part_name, rows, writer=writer)
+        super().append_part(stage, key, part_name, rows)
         self.lives -= len(rows)

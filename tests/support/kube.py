@@ -32,7 +32,7 @@ PATHS: Final[Mapping[str, tuple[str, str]]] = {
 }
 PAUSE: Final = 0.25
 """Seconds between two looks."""
-PATIENCE: Final = float(os.environ.get("SELFIMPROVE_TEST_PATIENCE", "1"))
+PATIENCE: Final = float(os.environ.get("SELFIMPROVE_TEST_PATIENCE", "3"))
 """Factor on the seconds of every wait, for a machine that has much else to do."""
 
 

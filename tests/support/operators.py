@@ -142,7 +142,7 @@ def install_definition(kube: Kube, folder: Path) -> None:
     body = rendered(folder, {}, "crd")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(body))
     name = body["metadata"]["name"]
-    kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=30s")
+    kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=300s")
     eventually(lambda: _is_served(kube), within=START_SECONDS, what="the definition to be served")
 
 

@@ -152,11 +152,13 @@ def place(kube: Kube, server: Server, inputs: str, folder: Path, **labels: str) 
         kubectl("delete", "namespace", name, "--ignore-not-found", "--timeout=120s")
 
 
-def on_this_machine(body: JSON, inputs: str, folder: Path, engine: str) -> JSON:
+def on_this_machine(
+    body: JSON, inputs: str, folder: Path, engine: str, environment: Mapping[str, str] | None = None
+) -> JSON:
     """Return `show -o json` of the same file after `selfimprove run` with a folder for a store."""
     file = folder / "run.yaml"
     file.write_text(yaml.safe_dump(body))
-    cli = Cli(folder / "store", folder / "cache", engine)
+    cli = Cli(folder / "store", folder / "cache", engine, environment or {})
     for part, path in inputs_on_disk(folder / "tasks").items():
         uri = f"{inputs}/{part}"
         uploaded = cli("upload", str(path), uri, "--store", str(cli.store))

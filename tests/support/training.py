@@ -19,6 +19,7 @@ import transformers
 from pydantic import BaseModel, ConfigDict
 
 from selfimprove_pipeline.artifacts import File, Message, Pair, ReferenceLogps, lines, rows
+from selfimprove_pipeline.train.layout import Layout
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
 
 END_OF_TURN: Final = FIRST_SPECIAL + CHATML_SPECIAL.index("<|im_end|>")
@@ -40,6 +41,7 @@ RECIPE: Final = {
     "maxLength": 256,
     "precision": "fp32",
     "saveDtype": "float32",
+    "tokensPerDevice": 256,
     "gradientCheckpointing": False,
     "zeroStage": 0,
     "seed": 7,
@@ -62,9 +64,19 @@ class Training(BaseModel):
     loss: Literal["dpo", "sft"] = "dpo"
     after: bool = False
     """after says that the ranks have trained by DPO before, as those of a run do."""
+    deaf: bool = False
+    """deaf says that the model's attention is not told where packed sequences begin."""
     chat: dict[str, Any] = {}
     kill_at: int | None = None
     """kill_at is the step after which the first rank dies by SIGKILL."""
+    machines: bool = False
+    """machines says that each rank believes to be on a machine of its own."""
+    clock: tuple[float, ...] = ()
+    """clock has for each rank the seconds by which its clock goes on at each look at it; empty
+    means that they have real ones."""
+    uploads: dict[int, int | Literal["again", "broken"]] = {}
+    """uploads says by step of what becomes of its upload on the last machine: it ends when the
+    training has done another step, or it fails by an error that may pass or by one that stays."""
     vault: Path | None = None
     """vault of another training to go on from; unset means its own, empty one."""
 
@@ -85,10 +97,18 @@ class FolderVault:
         file = self._folder / "reference.jsonl"
         return rows(ReferenceLogps, file.read_bytes()) if file.exists() else None
 
-    def save_reference(self, found: tuple[ReferenceLogps, ...]) -> None:
-        """Store the rows."""
+    def save_reference(self, found: tuple[ReferenceLogps, ...], layout: Layout) -> None:
+        """Store the rows and the layout."""
         self._folder.mkdir(parents=True, exist_ok=True)
         (self._folder / "reference.jsonl").write_bytes(lines(found))
+        (self._folder / "layout").write_text(layout)
+
+    def reference_layout(self) -> Layout | None:
+        """Return the stored layout."""
+        file = self._folder / "layout"
+        if not file.exists():
+            return None
+        return "packed" if file.read_text() == "packed" else "padded"
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return the newest folder's step and label."""
@@ -105,12 +125,13 @@ class FolderVault:
         return Path(shutil.copytree(self._folder / f"step-{step:04}", copy))
 
     def drop_checkpoint(self, step: int) -> None:
-        """Remove what an earlier training of another label has left."""
-        shutil.rmtree(self._folder / f"step-{step:04}", ignore_errors=True)
+        """Remove what an earlier training has left."""
+        for name in (f"step-{step:04}", f"draft-{step}"):
+            shutil.rmtree(self._folder / name, ignore_errors=True)
 
     def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
         """Copy the folder; it does not count yet."""
-        shutil.copytree(folder, self._folder / f"draft-{step}")
+        shutil.copytree(folder, self._folder / f"draft-{step}", dirs_exist_ok=True)
         return ()
 
     def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:

@@ -20,6 +20,8 @@ from support.training import (
 )
 
 EXACT = {"checkpointSteps": 1}
+NEVER = 1_000
+"""A step that no training here comes to."""
 SHAPES = {
     "micro1-ranks1-sequence": (1, 1, "sequence"),
     "micro2-ranks1-sequence": (2, 1, "sequence"),
@@ -82,14 +84,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> World:
     _add_shapes(plan)
     _add_stored_references(plan)
     _add_methods(plan)
+    _add_packing(plan)
     _add_resumptions(plan)
+    _add_uploads(plan)
     results = train_all(list(plan.trainings.values()), plan.folder)
     return World(plan.trainings, results, plan.model, plan.pairs)
 
 
 def _add_shapes(plan: Plan) -> None:
     for name, (micro, ranks, normalization) in SHAPES.items():
-        shape = {"microBatchSize": micro, "nllNormalization": normalization}
+        shape = {"layout": "padded", "microBatchSize": micro, "nllNormalization": normalization}
         # Computing activations again must not change anything either.
         again = {"gradientCheckpointing": name == "micro2-ranks1-sequence"}
         plan.add(name, "97", ranks, recipe={**EXACT, **shape, **again})
@@ -99,7 +103,7 @@ def _add_stored_references(plan: Plan) -> None:
     for normalization in ("sequence", "token"):
         name = f"hand-{normalization}"
         recipe = {**EXACT, "nllNormalization": normalization, "microBatchSize": 2, "nllWeight": 0.7}
-        recipe["epochs"] = 2  # the last step has no checkpoint
+        recipe["epochs"] = 3  # step 2 waits for the checkpoint of step 1
         plan.add(name, "7", recipe=recipe)
         _store_references(plan, name, chosen=-20.0, rejected=-22.0, slope=3.0)
 
@@ -117,7 +121,8 @@ def _store_references(
                 rejected=rejected,
             )
             for number, pair in enumerate(plan.pairs["7"])
-        )
+        ),
+        "packed",
     )
 
 
@@ -136,7 +141,7 @@ def _add_methods(plan: Plan) -> None:
     lora = {"method": "lora", "learningRate": 1e-2, "globalBatchSize": 4}
     plan.add("lora-zero0", "7", recipe=lora)
     plan.add("lora-zero3", "7", 2, recipe={**lora, "zeroStage": 3, "gradientCheckpointing": True})
-    plan.add("sft", "7", recipe={**EXACT, "microBatchSize": 2, "epochs": 2}, loss="sft")
+    plan.add("sft", "7", recipe={**EXACT, "microBatchSize": 2, "epochs": 3}, loss="sft")
     plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"})
     plan.add("template", "7", chat={"template": _TEMPLATE})
     plan.add("overlong", "7", recipe={"maxLength": 42})
@@ -146,21 +151,44 @@ def _add_methods(plan: Plan) -> None:
     _store_references(plan, "not-finite", chosen=3e38, rejected=-3e38)
 
 
+def _add_packing(plan: Plan) -> None:
+    few = {"globalBatchSize": 4}
+    plan.add("packed-padded", "7", recipe={**few, "layout": "padded"})
+    plan.add("packed-budget", "7", recipe={**few, "tokensPerDevice": 128})
+    plan.add("packed-two", "7", 2, recipe=few)
+    for stage in (2, 3):
+        plan.add(f"packed-zero{stage}", "7", 2, recipe={**few, "zeroStage": stage})
+    plan.add("deaf", "7", recipe=few, deaf=True)
+
+
 def _add_resumptions(plan: Plan) -> None:
+    """Kill before the checkpoint of step 4, when that of step 2 is whole, or in its upload."""
     steps = {"checkpointSteps": 2, "globalBatchSize": 8, "lrScheduler": "cosine"}
     for name, ranks, zero in (("one", 1, 0), ("two", 2, 2)):
         recipe = {**steps, "zeroStage": zero}
         vault = plan.folder / f"{name}-killed" / "vault"
         plan.add(f"{name}-whole", "40", ranks, recipe=recipe)
-        plan.add(f"{name}-killed", "40", ranks, recipe=recipe, kill_at=3)
+        killed: dict[str, Any] = (
+            {"kill_at": 5, "uploads": {4: NEVER}} if ranks > 1 else {"kill_at": 4}
+        )
+        plan.add(f"{name}-killed", "40", ranks, recipe=recipe, **killed)
         plan.add(f"{name}-resumed", "40", ranks, recipe=recipe, vault=vault)
     baseline = {**steps, "zeroStage": 3}
     again = plan.folder / "sft-killed" / "vault"
     plan.add("sft-whole", "40", 2, recipe=baseline, loss="sft")
     plan.add("sft-after", "40", 2, recipe=baseline, loss="sft", after=True)
-    plan.add("sft-killed", "40", 2, recipe=baseline, loss="sft", after=True, kill_at=3)
+    plan.add("sft-killed", "40", 2, recipe=baseline, loss="sft", after=True, kill_at=4)
     plan.add("sft-resumed", "40", 2, recipe=baseline, loss="sft", vault=again)
     plan.add("refused", "40", 1, recipe={**steps, "zeroStage": 2}, vault=vault)
+
+
+def _add_uploads(plan: Plan) -> None:
+    steps = {"checkpointSteps": 5, "globalBatchSize": 8}
+    plan.add("slow", "97", recipe=steps, uploads={5: 9})
+    plan.add("by-time", "40", 2, recipe={"globalBatchSize": 8, "zeroStage": 2}, clock=(400, 7200))
+    each = {"checkpointSteps": 1, "globalBatchSize": 8}
+    plan.add("again", "40", 2, recipe=each, machines=True, uploads={2: "again"})
+    plan.add("broken", "40", recipe=each, uploads={2: "broken"})
 
 
 _TEMPLATE = (

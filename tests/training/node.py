@@ -55,7 +55,8 @@ def one_rank(folder: Path, scratch: Path) -> None:
     def on_step(step: int, _: int, __: dict[str, float]) -> None:
         with (folder / "steps").open("a") as file:
             file.write(f"{step}\n")
-        while step == 3 and (folder / "held").exists():
+        # The checkpoint of step 4 is about to be saved, and has waited for that of step 2.
+        while step == 4 and (folder / "held").exists():
             time.sleep(0.05)
 
     report = stage.run(job, StoreVault(repository, target, reference, scratch), on_step=on_step)

@@ -6,6 +6,7 @@ by name the first rank's report, the exit codes and the lines that it logged.
 
 import gc
 import importlib
+import itertools
 import json
 import logging
 import multiprocessing
@@ -14,19 +15,27 @@ import os
 import signal
 import socket
 import sys
+import threading
+import time
 import traceback
 from collections.abc import Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel
+from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
+from typing_extensions import override
 
+from selfimprove_pipeline.artifacts import File
+from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe import sources
 from selfimprove_pipeline.recipe import training as recipe
 from selfimprove_pipeline.train import ranks as own
 from selfimprove_pipeline.train import stage
 from selfimprove_pipeline.train.checkpoints import OnStep
+from selfimprove_pipeline.train.pace import Clock
 from support.training import RECIPE, FolderVault, Training
 
 # DeepSpeed imports these when first used: once here instead of 6 s in every rank.
@@ -34,6 +43,10 @@ for name in ("muon.muon_optimizer", "stage3"):
     importlib.import_module(f"deepspeed.runtime.zero.{name}")
 
 FORK = multiprocessing.get_context("fork")
+PATIENCE = 120
+"""Seconds that an upload waits for the training to go on beside it."""
+HANGS = 300
+"""Seconds in which a training of a second ends on the slowest machine."""
 
 
 def main(plan: Path, results: Path) -> None:
@@ -59,10 +72,17 @@ def together(training: Training) -> dict[str, Any]:
 
 
 def wait_for(ranks: Sequence[BaseProcess]) -> None:
-    """Return when all ranks have ended; a failed one ends the others."""
+    """Return when all ranks have ended; a failed one ends the others, and so does standing still.
+
+    Ranks that wait in different collectives would do so for hours.
+    """
     waiting = {rank.sentinel: rank for rank in ranks}
     while waiting:
-        for sentinel in multiprocessing.connection.wait(waiting):
+        ended_now = multiprocessing.connection.wait(waiting, timeout=HANGS)
+        if not ended_now:
+            for rank in waiting.values():
+                rank.kill()
+        for sentinel in ended_now:
             ended = waiting.pop(sentinel)  # type: ignore[arg-type]
             ended.join()
             if ended.exitcode != 0:
@@ -77,17 +97,22 @@ def one_rank(training: Training, rank: int, port: int) -> None:
     os.dup2(log, 2)
     os.environ |= {
         "RANK": str(rank),
-        "LOCAL_RANK": str(rank),
+        "LOCAL_RANK": "0" if training.machines else str(rank),
+        "GROUP_RANK": str(rank) if training.machines else "0",
         "WORLD_SIZE": str(training.ranks),
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
     logging.basicConfig(level=logging.WARNING, format="%(message)s", force=True)
+    if training.deaf:
+        deafen()
     try:
         left = models_after_another(training) if training.after else 0
-        report = stage.run(job(training), vault(training), on_step=stop_at(training.kill_at))
+        kept = HeldVault(training)
+        on_step = stop_at(training.kill_at, kept)
+        report = stage.run(job(training), kept, on_step=on_step, clock=clock(training, rank))
         if rank == 0:
-            result = {**report.model_dump(), "modelsLeft": left}
+            result = {**report.model_dump(), "modelsLeft": left, "patience": patience()}
             (training.folder / "result.json").write_text(json.dumps(result))
     except Exception as error:
         traceback.print_exc()
@@ -97,11 +122,22 @@ def one_rank(training: Training, rank: int, port: int) -> None:
         raise
 
 
+def deafen() -> None:
+    """Let Qwen2's attention lose what packing tells it, as attention written by hand would."""
+    heard = Qwen2Attention.forward
+
+    def forward(self: Qwen2Attention, *args: Any, **kwargs: Any) -> Any:
+        kwargs.pop("cu_seq_lens_q", None)
+        return heard(self, *args, **kwargs)
+
+    Qwen2Attention.forward = forward  # type: ignore[method-assign]
+
+
 def models_after_another(training: Training) -> int:
     """Train by DPO as these ranks; return how many models are still in memory."""
     changed = {"name": "first", "folder": training.folder / "first", "loss": "dpo", "after": False}
     first = training.model_copy(update=changed)
-    stage.run(job(first), vault(first))
+    stage.run(job(first), HeldVault(first))
     own.free_memory()
     return sum(issubclass(type(found), PreTrainedModel) for found in gc.get_objects())
 
@@ -112,7 +148,7 @@ def job(training: Training) -> stage.Job:
         model=training.model,
         pairs=training.pairs,
         output=training.output,
-        scratch=training.folder / "scratch",
+        scratch=training.folder / f"scratch-{os.environ['GROUP_RANK']}",
         training=recipe.Training.model_validate({**RECIPE, **training.recipe}),
         loss=training.loss,
         chat=sources.Chat.model_validate(training.chat),
@@ -120,18 +156,67 @@ def job(training: Training) -> stage.Job:
     )
 
 
-def vault(training: Training) -> FolderVault:
-    """Return the training's own vault or the one it goes on from."""
-    return FolderVault(training.vault or training.folder / "vault")
+class HeldVault(FolderVault):
+    """The training's vault, whose uploads of some steps take long or fail."""
+
+    def __init__(self, training: Training) -> None:
+        super().__init__(training.vault or training.folder / "vault")
+        self._uploads = training.uploads
+        self._is_last = own_number() == (training.ranks - 1 if training.machines else 0)
+        self._steps = threading.Condition()
+        self._done = 0
+
+    def step(self, number: int) -> None:
+        """Note that the training has done a step."""
+        with self._steps:
+            self._done = number
+            self._steps.notify_all()
+
+    @override
+    def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
+        """Copy the files, then wait or fail as the training says."""
+        here = [one.name for one in folder.parent.glob("checkpoint-*")]
+        print(f"uploads {step}, has {here}", flush=True)  # noqa: T201  what tests read
+        files = super().upload_checkpoint(step, folder)
+        fate = self._uploads.get(step, 0) if self._is_last else 0
+        if isinstance(fate, str):
+            line = f"store: the upload of {step} failed"
+            raise TryAgainError(line) if fate == "again" else InputError(line)
+        with self._steps:
+            if not self._steps.wait_for(lambda: self._done >= fate, timeout=PATIENCE):
+                line = f"expected step {fate} beside the upload of {step}, found {self._done}"
+                raise RuntimeError(line)
+        print(f"uploaded {step}", flush=True)  # noqa: T201  as above
+        return files
 
 
-def stop_at(kill_at: int | None) -> OnStep:
-    """Return a listener that kills its process after a step."""
+def own_number() -> int:
+    """Return this rank's number."""
+    return int(os.environ["RANK"])
+
+
+def clock(training: Training, rank: int) -> Clock:
+    """Return the rank's clock."""
+    if not training.clock:
+        return time.monotonic
+    looks = itertools.count()
+    return lambda: next(looks) * training.clock[rank]
+
+
+def patience() -> float:
+    """Return the seconds that the ranks wait for each other."""
+    group = torch.distributed.distributed_c10d._get_default_group()  # noqa: SLF001  has no public name
+    return group._get_backend(torch.device("cpu")).options._timeout.total_seconds()  # noqa: SLF001  as above
+
+
+def stop_at(kill_at: int | None, kept: HeldVault) -> OnStep:
+    """Return a listener that tells the vault, and kills its process after a step."""
 
     def on_step(step: int, total: int, _: dict[str, float]) -> None:
         print(f"step {step}/{total}", flush=True)  # noqa: T201 - the log is what tests read
         if step == kill_at:
             os.kill(os.getpid(), signal.SIGKILL)
+        kept.step(step)
 
     return on_step
 

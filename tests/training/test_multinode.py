@@ -101,7 +101,7 @@ def test_two_machines_train_what_one_with_two_ranks_trains(tmp_path: Path) -> No
     (both / "held").touch()
     with machines(both, 2, processes=1) as started:
         wait_for((both / "steps").exists, started[0], "a step")
-        wait_for(lambda: "3" in (both / "steps").read_text(), started[0], "step 3")
+        wait_for(lambda: "4" in (both / "steps").read_text(), started[0], "step 4")
         assert checkpoint(both).exists()
         files = list(checkpoint(both).parent.rglob("*optim_states.pt"))
         assert len(files) == 2
@@ -146,7 +146,7 @@ def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm() -> None:
     assert waiting.stdout is not None
     assert waiting.stdout.readline() == "waits\n"
     waiting.terminate()
-    waiting.communicate(timeout=60)
+    waiting.communicate(timeout=PATIENCE)
     assert waiting.returncode == 143
 
 

@@ -21,7 +21,11 @@ def _steps(result: Any) -> list[str]:
 
 @pytest.mark.parametrize("ranks", ["one", "two", "sft"])
 def test_resumed_training_ends_with_identical_weights(world: Any, ranks: str) -> None:
-    """SIGKILL after step 3, a checkpoint of step 2: steps 3 to 5 again, the same bytes."""
+    """SIGKILL after a whole checkpoint of step 2: steps 3 to 5 again, the same bytes.
+
+    With one rank and for the baseline it comes before the checkpoint of step 4, with two ranks
+    while that one is uploaded: its files lie in the store and do not count.
+    """
     assert -9 in world.results[f"{ranks}-killed"]["exits"]
     assert not (world.trainings[f"{ranks}-killed"].output / "model.safetensors").exists()
     assert _steps(world.results[f"{ranks}-resumed"]) == ["step 3/5", "step 4/5", "step 5/5"]
@@ -35,6 +39,12 @@ def test_metrics_hold_the_steps_before_the_kill(world: Any, ranks: str) -> None:
     whole, resumed = (metrics(world.trainings[f"{ranks}-{how}"]) for how in ("whole", "resumed"))
     for one, other in zip(whole, resumed, strict=True):
         assert {**one, "seconds": 0} == {**other, "seconds": 0}
+
+
+def test_a_checkpoint_that_is_loaded_leaves_the_disk(world: Any) -> None:
+    """It is as large as the next one, which needs the room."""
+    fetched = world.trainings["one-killed"].folder / "vault" / "fetched"
+    assert list(fetched.iterdir()) == []
 
 
 def test_checkpoint_of_another_world_size_is_refused(world: Any) -> None:

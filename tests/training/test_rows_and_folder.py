@@ -97,7 +97,7 @@ def test_model_without_a_generation_config_gets_one(tmp_path: Path) -> None:
     """It is made from the model's config, as transformers makes it on loading."""
     model = tied_qwen2(tmp_path / "M0")
     (model / "generation_config.json").unlink()
-    weights = {name: value.data for name, value in dpo_by_hand.load(model).named_parameters()}
+    weights = [(name, value.data) for name, value in dpo_by_hand.load(model).named_parameters()]
     target = Target(tmp_path / "M1", torch.float32, (END_OF_TURN,))
     changed = save_full(model, weights, start_dtype=torch.float32, target=target)
     assert changed.shares() == {"changedWeights": 0, "changedSavedWeights": 0}

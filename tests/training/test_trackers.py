@@ -1,5 +1,6 @@
-"""A tracker that is not installed is found before hours of work."""
+"""A tracker that is not installed is found early; TensorBoard's files have their place."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -35,3 +36,17 @@ def test_no_tracker_needs_no_package(packages: Path) -> None:
     """The metrics are in the artifact either way."""
     assert list(packages.iterdir()) == []
     trackers.check(())
+
+
+@pytest.mark.parametrize("given", [None, "/mnt/logs"])
+def test_each_training_has_a_folder_for_tensorboard_unless_one_is_given(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: str | None
+) -> None:
+    """The next training of a process does not write to the one before; a person's choice stays."""
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    if given is not None:
+        monkeypatch.setenv("TENSORBOARD_LOGGING_DIR", given)
+    for name in ("next", "sft"):
+        with trackers.tensorboard_in(tmp_path / name):
+            assert os.environ["TENSORBOARD_LOGGING_DIR"] == (given or str(tmp_path / name))
+    assert os.environ.get("TENSORBOARD_LOGGING_DIR") == given

@@ -99,6 +99,7 @@ def test_helm_finds_nothing_to_complain_of(options: tuple[str, ...]) -> None:
         ("operator.imge=x", "'/operator': additional properties 'imge' not allowed"),
         ("watchNamespace=a", "additional properties 'watchNamespace' not allowed"),
         ("pods.training.resource.limits=1", "'/pods/training': additional properties 'resource'"),
+        ("pods.training.capabilities={SYS_ADMIN}", "value must be one of 'IPC_LOCK', 'SYS_NICE'"),
         ("pods.trainig.image=x", "'/pods': additional properties 'trainig' not allowed"),
         ("storage.endpoint=minio:9000", "'/storage/endpoint': 'minio:9000' does not match pattern"),
         ("engine=vlm", "'/engine': value must be one of 'vllm', 'transformers'"),
@@ -158,6 +159,22 @@ def test_the_test_cluster_needs_no_gpu(tmp_path: Path) -> None:
         assert role.image_pull_policy == "IfNotPresent"
         assert role.resources is not None
         assert role.resources["limits"] == {"memory": "4Gi"}
+        assert role.resources["requests"] == {"cpu": "100m", "memory": "512Mi"}
+
+
+def test_pods_of_models_ask_for_room_on_the_nodes_disk(tmp_path: Path) -> None:
+    """A model of 8 G parameters in bf16; in training the next one and one checkpoint as well.
+
+    A checkpoint has 14 bytes a parameter with ZeRO 1 and 2, 12 with 3.
+    """
+    file = tmp_path / "settings.yaml"
+    file.write_text(settings_of(render()))
+    pods, parameters = settings.load(file).pods, 8.03e9
+
+    for role, bytes_each in ((pods.inference, 2), (pods.training, 2 + 2 + 14)):
+        assert role.resources is not None
+        room = str(role.resources["requests"]["ephemeral-storage"])
+        assert int(room.removesuffix("Gi")) * 2**30 > bytes_each * parameters
 
 
 def test_changed_settings_restart_the_operator() -> None:
@@ -332,7 +349,7 @@ def test_an_api_server_takes_the_example_store(plane: ControlPlane) -> None:
 def installed(plane: ControlPlane) -> ControlPlane:
     """Install the chart where nothing runs pods."""
     _use_helm(plane, "install", "selfimprove", str(CHART), "--create-namespace")
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=30s")
+    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=300s")
     return plane
 
 

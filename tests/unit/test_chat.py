@@ -4,12 +4,14 @@ In the byte-level tokenizers ids 0-255 are bytes, 256 is "ll", 257 two line feed
 tokens follow from 258 in the order of the constants.
 """
 
+import importlib.util
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from selfimprove_pipeline import conversation
+from selfimprove_pipeline import conversation, template
 from selfimprove_pipeline.artifacts import Message
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.errors import InputError
@@ -216,8 +218,9 @@ DROPPING = CHATML.replace("in messages %}", "in messages if message['role'] != '
         (Chat(template="{% if %}"), "set chat.template"),
         (Chat(template="{% for m in messages %}{{ m['content'] }}{% endfor %}"), "special token"),
         (Chat(template_kwargs={"tokenize": True}), "chat.templateKwargs.*tokenize"),
+        (Chat(template_kwargs={"strftime_now": "x"}), "chat.templateKwargs.*strftime_now"),
     ],
-    ids=["refuses system", "drops system", "syntax", "no end of turn", "own argument"],
+    ids=["refuses system", "drops system", "syntax", "no end of turn", "own argument", "the date"],
 )
 def test_a_template_that_does_not_work_is_named_in_one_line(
     chatml: Path, chat: Chat, expected: str
@@ -226,6 +229,120 @@ def test_a_template_that_does_not_work_is_named_in_one_line(
     with pytest.raises(InputError, match=expected) as raised:
         Renderer(chatml, chat)
     assert "\n" not in str(raised.value)
+
+
+def published(name: str) -> str:
+    """Return a model family's own template, as TRL ships it."""
+    found = importlib.util.find_spec("trl")
+    assert found is not None
+    assert found.origin is not None
+    return (Path(found.origin).parent / "chat_templates" / f"{name}.jinja").read_text()
+
+
+MISTRAL = (
+    "{{ bos_token }}{% if messages[0]['role'] == 'system' %}"
+    "{% set system = messages[0]['content'] %}{% set rest = messages[1:] %}"
+    "{% else %}{% set rest = messages %}{% endif %}"
+    "{% for message in rest %}{% if message['role'] == 'user' %}"
+    "{{ '[INST] ' }}{% if loop.last and system is defined %}{{ system + '\n\n' }}{% endif %}"
+    "{{ message['content'] + '[/INST]' }}"
+    "{% else %}{{ ' ' + message['content'] + eos_token }}{% endif %}{% endfor %}"
+)
+OPEN: dict[str, tuple[str, dict[str, Any], str]] = {
+    "Qwen3 thinks": (
+        "qwen3",
+        {},
+        'expected enable_thinking.*found none; set enable_thinking: "false"',
+    ),
+    "GLM thinks": ("glm4moe", {}, "expected enable_thinking"),
+    "Llama 3.2 writes the date": ("llama3_2", {}, "today's date; set date_string to a fixed one"),
+    "gpt-oss writes the date": ("gptoss", {}, "today's date; set chat.template to a copy"),
+}
+CLOSED: dict[str, tuple[str, dict[str, Any]]] = {
+    "Qwen3 told not to think": ("qwen3", {"enable_thinking": False}),
+    "Qwen3 told to think": ("qwen3", {"enable_thinking": True}),
+    "Qwen3 that cannot think": ("qwen3_instruct_2507", {}),
+    "Gemma 4 thinks when it is told": ("gemma4", {}),
+    "Llama 3.2 with a date": ("llama3_2", {"date_string": "26 Jul 2024"}),
+    "Qwen2.5": ("qwen2_5", {}),
+    "Gemma 3": ("gemma3", {}),
+}
+
+
+@pytest.mark.parametrize("name", OPEN)
+def test_a_template_that_thinks_or_dates_its_prompts_unasked_is_refused(
+    chatml: Path, name: str
+) -> None:
+    """By the renderer and, with Jinja alone, by the first pod, in the same words."""
+    family, arguments, expected = OPEN[name]
+    chat = Chat(template=published(family), template_kwargs=arguments)
+
+    with pytest.raises(InputError, match=f"^chat.templateKwargs: .*{expected}") as raised:
+        Renderer(chatml, chat)
+    with pytest.raises(InputError) as light:
+        template.check(published(family), chat, chatml.name, {})
+
+    assert str(light.value) == str(raised.value)
+    assert "\n" not in str(raised.value)
+
+
+@pytest.mark.parametrize("name", CLOSED)
+def test_a_template_that_leaves_nothing_open_is_taken(name: str, tmp_path: Path) -> None:
+    """What the recipe says counts, whichever it is; other families have nothing to say."""
+    family, arguments = CLOSED[name]
+    special = ("<bos>", "<start_of_turn>", "<end_of_turn>", "<turn|>", "<|im_end|>", "<|eot_id|>")
+    config = {"bos_token": "<bos>", "eos_token": "<|im_end|>"}
+    folder = byte_level(tmp_path / "any", special=special, config=config)
+    chat = Chat(template=published(family), template_kwargs=arguments)
+
+    template.check(published(family), chat, "any", config)
+    renderer = Renderer(folder, chat)
+
+    assert renderer.completion_ids(user("Hi"), "Ho")
+
+
+def test_a_prompt_without_the_date_is_taken_from_a_template_that_could_write_one(
+    chatml: Path,
+) -> None:
+    """Such as in a default system prompt, where the recipe has its own."""
+    dated = (
+        "{% set today = strftime_now('%Y-%m-%d') %}"
+        "{% if messages[0]['role'] != 'system' %}{{ today }}{% endif %}"
+    )
+    chat = Chat(template=dated + CHATML, system_prompt="Be kind.")
+    renderer = Renderer(chatml, chat)
+
+    assert renderer.prompt_ids(conversation.of_text("Hi", chat))
+    with pytest.raises(InputError, match=r"or chat\.systemPrompt where"):
+        renderer.history_text(user("Hi"), is_open=True)
+
+
+def test_a_template_that_moves_the_system_prompt_is_told_as_such(tmp_path: Path) -> None:
+    """Mistral 0.3: the prompt has it, the turn that is learned has not."""
+    config = {"bos_token": "<s>", "eos_token": "</s>", "chat_template": MISTRAL}
+    folder = byte_level(tmp_path / "mistral", special=("<s>", "</s>"), config=config)
+
+    assert Renderer(folder, Chat()).completion_ids(user("Hi"), "Ho") == (*b" Ho", S_END)
+    with pytest.raises(
+        InputError, match=r"^chat.systemPrompt: .* move it into the user's last turn"
+    ):
+        Renderer(folder, Chat(system_prompt="Be kind."))
+
+
+def test_a_template_that_needs_more_than_jinja_is_left_to_the_renderer(chatml: Path) -> None:
+    """The first pod has no transformers; what it cannot render it does not judge."""
+    marked = "{% generation %}{{ strftime_now('%Y') }}{% endgeneration %}"
+    template.check(marked, Chat(template=marked), chatml.name, {})
+    with pytest.raises(InputError, match="writes today's date"):
+        Renderer(chatml, Chat(template=marked))
+
+
+def test_mistrals_own_tokenizer_is_left_aside(chatml: Path) -> None:
+    """M1 has no tekken.json, and the training image not the library that reads it."""
+    (chatml / "config.json").write_text('{"model_type": "mistral3"}')
+    (chatml / "tekken.json").write_text("no tokenizer of ours")
+
+    assert Renderer(chatml, Chat()).prompt_ids(user("Hi"))
 
 
 def test_a_template_that_refuses_only_system_works_without_one(chatml: Path) -> None:

@@ -3,6 +3,8 @@
 The messages are those that vLLM 0.32 and torch 2.13 have in their sources.
 """
 
+# ruff: noqa: E501  messages in one piece
+
 import pytest
 
 from selfimprove_pipeline.engine import faults

@@ -41,7 +41,7 @@ def passages(*texts: str, attempt: int = 1) -> list[Passage]:
         for number, text in enumerate(texts, start=1)
     ]
     spec = run(chat__systemPrompt="Be exact.", translation__maxTokens=99).spec
-    return list(translate.passages(answers, DIRECTION, spec, attempt))
+    return [translate.passage(answer, DIRECTION, spec, attempt) for answer in answers]
 
 
 @contextmanager

@@ -59,7 +59,7 @@ def passages(
         for number, text in enumerate(texts)
     ]
     spec = run(translation__maxTokens=limit).spec
-    return list(translate.passages(answers, direction, spec, attempt))
+    return [translate.passage(answer, direction, spec, attempt) for answer in answers]
 
 
 def translated(model: str, asked: Sequence[Passage]) -> list[Completion]:

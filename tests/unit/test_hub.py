@@ -15,6 +15,7 @@ from selfimprove_pipeline import hub
 from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe import Model
+from support.hub_server import Hub, running
 from support.s3 import closed_endpoint
 
 COMMIT = "5" * 40
@@ -107,57 +108,54 @@ def test_a_hub_that_does_not_answer_is_tried_again_later(online: pytest.MonkeyPa
         hub.download("hf://owner/model", COMMIT)
 
 
-FILES = {"config.json": b'{"model_type": "qwen2"}', "notes.txt": b"no part of a model"}
+FILES = {
+    "config.json": b'{"model_type": "qwen2"}',
+    "consolidated.safetensors": b"the same weights again",
+    "consolidated-00001-of-00002.safetensors": b"and again",
+    "model.safetensors": b"weights",
+    "notes.txt": b"no part of a model",
+}
 
 
-@contextmanager
-def hub_with_files() -> Iterator[str]:
-    """Answer as a hub with one small model."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            self._answer(with_body=True)
-
-        def do_HEAD(self) -> None:
-            self._answer(with_body=False)
-
-        def _answer(self, *, with_body: bool) -> None:
-            name = self.path.partition("?")[0].rpartition("/")[2]
-            listed = [
-                {"type": "file", "path": path, "size": len(content), "oid": "0" * 40}
-                for path, content in FILES.items()
-            ]
-            body = FILES.get(name, json.dumps(listed).encode())
-            self.send_response(200)
-            self.send_header("content-type", "application/json")
-            self.send_header("content-length", str(len(body)))
-            self.send_header("x-repo-commit", COMMIT)
-            self.send_header("etag", f'"{name}"')
-            self.end_headers()
-            if with_body:
-                self.wfile.write(body)
-
-        @override
-        def log_message(self, *_: object) -> None:
-            """Keep the tests' output free of requests."""
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_address[1]}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-def test_names_and_small_files_are_read_without_a_download(
-    online: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    """The check of a model costs its configuration, not its weights."""
-    with hub_with_files() as endpoint:
+@pytest.fixture
+def model(online: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[str]:
+    """Give the URI of a small model on a hub of this machine, and its client an empty cache."""
+    with running(Hub("owner/model", COMMIT, FILES)) as endpoint:
         online.setattr(constants, "ENDPOINT", endpoint)
         template = f"{endpoint}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
         online.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", template)
         online.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
-        assert hub.names("hf://owner/model", COMMIT) == ("config.json",)
-        assert hub.read("hf://owner/model", COMMIT, "config.json") == FILES["config.json"]
+        yield "hf://owner/model"
+
+
+def test_names_and_small_files_are_read_without_a_download(model: str) -> None:
+    """The check of a model costs its configuration, not its weights."""
+    assert hub.names(model, COMMIT) == ("config.json", "model.safetensors")
+    assert hub.read(model, COMMIT, "config.json") == FILES["config.json"]
+
+
+def test_a_download_has_the_files_of_a_model_alone(model: str) -> None:
+    """And its weights once: not in Mistral's format too, which vLLM would prefer.
+
+    The branch is the commit that it is now.
+    """
+    assert hub.commit(model, None) == COMMIT
+    folder = hub.download(model, COMMIT)
+
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
+        name: FILES[name] for name in ("config.json", "model.safetensors")
+    }
+
+
+@pytest.mark.parametrize(
+    ("uri", "revision"), [("hf://owner/other", None), ("hf://owner/model", "dev")]
+)
+@pytest.mark.usefixtures("model")
+def test_a_model_or_a_branch_that_is_not_there_is_wrong_input(
+    uri: str, revision: str | None
+) -> None:
+    """The hub says which of them it lacks, and the line names both."""
+    with pytest.raises(
+        InputError, match=r"expected a model that the hub gives us, found \w+NotFound"
+    ):
+        hub.commit(uri, revision)

@@ -308,10 +308,9 @@ def test_a_baseline_asks_for_the_language_below_the_prompt(
     spec = run().spec
     suite = Suite(name="mgsm", uri=URI)
     renderer = Renderer(tiny_qwen2(tmp_path / "m0"), spec.chat)
-    (plain,), (told,) = (
-        evaluate.requests(
-            [Prompt(id="p", prompt="2 + 2?")], language, suite, spec, renderer, baseline=baseline
-        )
+    row = Prompt(id="p", prompt="2 + 2?")
+    plain, told = (
+        evaluate.request(row, language, suite, spec, renderer, baseline=baseline)
         for baseline in (None, "languageInstruction")
     )
     wanted = Message(role="user", content=f"2 + 2?\n\n{asked}")

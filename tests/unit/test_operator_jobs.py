@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from selfimprove_operator import api, blueprint, jobs, network, pods, snapshot, units
@@ -18,6 +18,7 @@ from selfimprove_operator.blueprint import Blueprint
 from selfimprove_pipeline.recipe import Pods, PodSettings, Run
 from support import manifests
 
+GPUS = "SELFIMPROVE_DEVICES"
 DNS_LABEL = re.compile(r"[a-z]([a-z0-9-]{0,61}[a-z0-9])?")
 
 
@@ -50,6 +51,12 @@ def by_name(value: Any) -> Any:
         keys = [item.get("mountPath") or item.get("name") or str(item) for item in value]
         return dict(zip(keys, map(by_name, value), strict=True))
     return value
+
+
+def with_light(settings: PodSettings) -> Blueprint:
+    """Return a launch of the light role with some settings of the run's."""
+    drawn = made("plain", "light")
+    return replace(drawn, spec=drawn.spec.model_copy(update={"pods": Pods(light=settings)}))
 
 
 def every_launch() -> Iterator[Blueprint]:
@@ -152,6 +159,41 @@ def test_only_a_roles_own_settings_ask_for_gpus() -> None:
     without = {"check", "light", "pair", "score", "report", "delete"}
     assert with_gpu == set(asked) - without
     assert without <= set(asked)
+
+
+@pytest.mark.parametrize(
+    ("limits", "expected"),
+    [
+        ({"nvidia.com/gpu": "8", "memory": "64Gi", "rdma/hca": 1}, "nvidia.com/gpu=8"),
+        ({"nvidia.com/mig-3g.40gb": 1}, "nvidia.com/mig-3g.40gb=1"),
+        ({"amd.com/gpu": 2}, "amd.com/gpu=2"),
+        ({"nvidia.com/gpu": "0"}, None),
+        ({"nvidia.com/hostdev": "1", "cpu": "4"}, None),
+    ],
+)
+def test_a_container_is_told_the_gpus_that_it_asks_for(
+    limits: dict[str, Any], expected: str | None
+) -> None:
+    """By which its worker refuses a pod that has got none; network cards are no GPUs."""
+    settings = PodSettings(resources={"limits": limits}, env=({"name": GPUS, "value": "no"},))
+    drawn = with_light(settings)
+
+    found = {item["name"]: item.get("value") for item in container_of(drawn)["env"]}
+    assert found.get(GPUS) == (expected or "no")
+
+
+def test_capabilities_are_given_to_root_alone_and_no_others_with_them() -> None:
+    """Kubernetes cannot give them to another user; without any the container has no rights."""
+    plain = container_of(with_light(PodSettings()))["securityContext"]
+    locked = container_of(with_light(PodSettings(capabilities=("IPC_LOCK",))))["securityContext"]
+
+    assert plain == {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    own = {"capabilities": {"drop": ["ALL"], "add": ["IPC_LOCK"]}}
+    assert locked == {**plain, **own, "runAsNonRoot": False, "runAsUser": 0}
 
 
 @pytest.mark.parametrize(
@@ -315,7 +357,6 @@ LAUNCHES = st.builds(
 )
 
 
-@settings(deadline=None)
 @given(NAMES, LAUNCHES, st.sampled_from([1, 2, 1024]), st.sampled_from(["IndexedJob", "JobSet"]))
 def test_every_name_that_comes_of_a_launch_is_a_dns_label(
     name: str, launch: Launch, nodes: int, multi_node: str

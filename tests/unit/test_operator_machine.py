@@ -179,11 +179,10 @@ class Clusters(RuleBasedStateMachine):
         assert not [job for job in self.machine.jobs() if not is_finished(job)]
 
 
-TestClusters = pytest.mark.timeout(600)(Clusters.TestCase)
+TestClusters = pytest.mark.timeout(3600)(Clusters.TestCase)
 TestClusters.settings = settings(
     max_examples=100,
     stateful_step_count=60,
-    deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),  # shrinking takes many minutes
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )

@@ -10,7 +10,7 @@ from selfimprove_operator.settings import Settings
 from selfimprove_operator.snapshot import Snapshot
 from selfimprove_pipeline import recipe
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Run
+from selfimprove_pipeline.recipe import PodSettings, Run
 from support import manifests, runs
 
 CHANGEABLE: dict[str, Any] = {
@@ -59,6 +59,18 @@ def test_the_run_file_is_a_run_that_needs_no_profile_any_more() -> None:
     assert run.spec.training.beta == 0.5
     assert run.spec.iterations == 5
     assert run.metadata.namespace == "research"
+
+
+def test_the_run_file_tells_what_the_pods_that_train_may_take() -> None:
+    """A worker judges the model's size by it; what else the pods have is the operator's."""
+    limits = {"nvidia.com/gpu": "8", "memory": "512Gi", "cpu": "64"}
+    settings = PodSettings(image="training:1", resources={"limits": limits})
+
+    file = json.loads(snapshot.run_file(take(), iterations=2, training=settings))
+
+    told = {"nvidia.com/gpu": "8", "memory": "512Gi"}
+    assert file["spec"]["pods"] == {"training": {"resources": {"limits": told}}}
+    assert Run.model_validate_json(json.dumps(file)).spec.pods.training.image is None
 
 
 @pytest.mark.parametrize(

@@ -356,7 +356,7 @@ PROFILES = st.sampled_from(["lidr-paper", "lidr-safe"])
 POLICIES = st.sampled_from(["one", "all", "roundRobin"])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(iterations(), PROFILES, POLICIES)
 def test_every_candidate_becomes_a_pair_or_a_drop(
     given_texts: Texts, profile: str, policy: str
@@ -371,7 +371,7 @@ def test_every_candidate_becomes_a_pair_or_a_drop(
     assert len(keys) == len(set(keys)) == expected
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(iterations(), PROFILES, POLICIES)
 def test_no_pair_mixes_two_prompts(given_texts: Texts, profile: str, policy: str) -> None:
     """Prompt, chosen and rejected of a pair all come from its own prompt id."""
@@ -382,7 +382,7 @@ def test_no_pair_mixes_two_prompts(given_texts: Texts, profile: str, policy: str
         assert {text.content[0] for text in contents} == {row.id}
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(iterations(), st.randoms(use_true_random=False))
 def test_the_order_in_which_rows_arrived_does_not_matter(given_texts: Texts, random: Any) -> None:
     """Answers and translations meet by id, whatever order a worker finished them in."""

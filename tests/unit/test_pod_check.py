@@ -13,11 +13,12 @@ from threading import Thread
 import pytest
 from typing_extensions import override
 
-from selfimprove_pipeline import machine
+from selfimprove_pipeline import devices, machine
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.stages import Toolchain
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
+from selfimprove_pipeline.train import trackers
 from selfimprove_pipeline.workers import check
 from selfimprove_pipeline.workers.setting import MODEL_MOUNT, Setting
 from support.pods import Pods
@@ -77,6 +78,18 @@ BROKEN = {
     ),
     "no tokenizer": (remove("models/m0/tokenizer.json"), "expected a tokenizer at"),
     "no chat template": (write("models/m0/tokenizer_config.json", "{}"), "set chat.template"),
+    "a template that writes the date": (
+        write("models/m0/chat_template.jinja", "{{ date_string or strftime_now('%Y') }}"),
+        r"models/m0/ writes today's date; set date_string",
+    ),
+    "a template that thinks unasked": (
+        write(
+            "models/m0/tokenizer_config.json",
+            '{"chat_template": [{"name": "default", "template": '
+            '"{% if enable_thinking is not defined %}{{ bos_token }}<think>{% endif %}"}]}',
+        ),
+        r"models/m0/ lets the model think, found none; set enable_thinking",
+    ),
     "no model": (lambda root: shutil.rmtree(root / "models"), "expected a model folder at"),
     "a language without prompts": (remove("prompts/set/es.jsonl"), r"es\.jsonl: expected one"),
     "a prompt without text": (
@@ -110,6 +123,19 @@ def test_mistakes_in_several_inputs_are_told_together(tmp_path: Path) -> None:
         check.work(setting(root))
 
 
+def test_a_tracker_that_the_training_image_lacks_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beside the other mistakes, and whatever this pod's own image has installed."""
+    root = world(tmp_path)
+    tracked = {"training__reportTo": ["wandb", "tensorboard"]}
+    assert check.work(setting(root, **tracked))
+    monkeypatch.setattr(trackers, "TRACKER_PACKAGES", {"tensorboard": "tensorboard"})
+    remove("models/m0/config.json")(root)
+    with pytest.raises(InputError, match=r"(?s)\(tensorboard\), found wandb; .*config\.json"):
+        check.work(setting(root, **tracked))
+
+
 def test_too_few_prompts_for_a_later_iteration_are_told(tmp_path: Path) -> None:
     """Before the first one has cost GPU hours."""
     values = {"iterations": 3, "prompts__selection": "disjoint"}
@@ -141,6 +167,13 @@ def test_the_recipes_template_takes_the_place_of_the_models(tmp_path: Path) -> N
     root = world(tmp_path)
     write("models/m0/tokenizer_config.json", "{}")(root)
     assert check.work(setting(root, chat__template="{{ messages }}"))
+
+
+def test_what_a_template_asks_is_answered_by_the_recipe(tmp_path: Path) -> None:
+    """The check of the first pod has the recipe's arguments, too."""
+    root = world(tmp_path)
+    write("models/m0/chat_template.jinja", "{{ date_string or strftime_now('%Y') }}")(root)
+    assert check.work(setting(root, chat__templateKwargs={"date_string": "26 Jul 2024"}))
 
 
 def test_a_bucket_that_cannot_be_written_is_told(tmp_path: Path) -> None:
@@ -216,6 +249,20 @@ def test_a_wrong_input_is_the_pods_last_word(tmp_path: Path) -> None:
     assert ended.code == 2
     assert ended.message["contract"] == "1"
     assert "found no config.json there" in ended.message["error"]
+
+
+@pytest.mark.parametrize("worker", ["inference", "training"])
+def test_a_pod_that_asked_for_gpus_does_not_start_without(tmp_path: Path, worker: str) -> None:
+    """Neither an engine nor ranks: it would be a run on processors that nobody wants."""
+    root = world(tmp_path / "store")
+    path = tmp_path / "run.json"
+    path.write_text(json.dumps(file(evaluation__suites=SUITES)))
+    hidden = {devices.ASKED: "nvidia.com/gpu=1", "CUDA_VISIBLE_DEVICES": ""}
+    pods = Pods(path, root, tmp_path / "pods", hidden, engine="vllm")
+    assert pods("check", 0).code == 0
+    ended = pods(worker, 0)
+    assert ended.code == 2
+    assert "expected to compute on nvidia.com/gpu=1, found " in ended.message["error"]
 
 
 KEY = "the-key-of-the-prompts"

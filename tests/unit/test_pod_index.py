@@ -208,7 +208,7 @@ def test_what_is_begun_is_noted_for_a_deletion(tmp_path: Path) -> None:
     """Rows and checkpoints of an unfinished artifact lie under its key, and so do references."""
     one = setting(tmp_path, image("one"))
     pod.note(one, 0, one.base)
-    assert set(index_of(one).iterations[0].begun) == {"generate"}
+    assert set(index_of(one).iterations[0].begun) == {"generate", "translate"}
     commit(one, 0, one.base, BEFORE)
     pod.note(one, 0, one.base)
     assert set(index_of(one).iterations[0].begun) == {"train", "reference"}

@@ -24,3 +24,11 @@ def test_a_warning_stands_whole_above_the_bars(capsys: pytest.CaptureFixture[str
         display.warning(WARNING)
 
     assert f"warning: {WARNING}" in capsys.readouterr().err
+
+
+def test_a_workers_warning_is_shown_like_the_runners(capsys: pytest.CaptureFixture[str]) -> None:
+    """A worker tells it as an event, such as of GPUs that stay unused."""
+    with Bars() as display:
+        display.event({"event": "warning", "message": WARNING})
+
+    assert f"warning: {WARNING}" in capsys.readouterr().err

@@ -78,6 +78,11 @@ MERGES: dict[str, tuple[dict[str, Any], dict[str, Any], dict[str, Any]]] = {
         {"tolerations": [{"key": "b"}], "envFrom": []},
         {"tolerations": [{"key": "b"}], "envFrom": []},
     ),
+    "capabilities are replaced": (
+        {"capabilities": ["IPC_LOCK"]},
+        {"capabilities": []},
+        {"capabilities": []},
+    ),
     "an affinity is replaced": (
         {"affinity": {"nodeAffinity": {}}},
         {"affinity": {"podAffinity": {}}},
@@ -116,6 +121,10 @@ PLACES: dict[str, tuple[dict[str, Any], tuple[str | int, ...]]] = {
     "text that is too long": (
         {"env": [{"name": "A", "value": "a" * 32_769}]},
         ("env", 0, "value"),
+    ),
+    "a capability that a container may not have": (
+        {"capabilities": ["IPC_LOCK", "SYS_ADMIN"]},
+        ("capabilities", 1),
     ),
     "a name twice": ({"env": [{"name": "A"}, {"name": "A"}]}, ("env",)),
 }

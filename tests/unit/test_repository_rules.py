@@ -4,6 +4,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDERS_THAT_ARE_NO_PACKAGES = ("pipeline", "pipeline/src", "tests", "examples")
@@ -38,3 +39,15 @@ def test_no_module_is_named_utils() -> None:
     names = {path.stem for path in (REPOSITORY / "pipeline").rglob("*.py")}
 
     assert names.isdisjoint({"utils", "util", "helpers", "common", "misc"})
+
+
+@pytest.mark.parametrize("profile", ["default", "ci"])
+def test_no_property_is_judged_by_the_speed_of_the_machine(profile: str) -> None:
+    """Neither in CI nor out of it an example is too slow, or too slow to make."""
+    chosen = settings.get_profile(profile)
+
+    assert chosen.deadline is None
+    assert HealthCheck.too_slow in chosen.suppress_health_check
+    assert settings.default is not None
+    assert settings.default.deadline is None
+    assert HealthCheck.too_slow in settings.default.suppress_health_check

@@ -49,6 +49,7 @@ POD_VALUES: dict[str, Any] = {
     "imagePullPolicy": "Always",
     "serviceAccountName": "other",
     "resources": {"limits": {"nvidia.com/gpu": 1}},
+    "capabilities": ["IPC_LOCK"],
     "nodeSelector": {"disk": "ssd"},
     "tolerations": [{"key": "gpu", "operator": "Exists"}],
     "affinity": {"nodeAffinity": {}},
@@ -100,6 +101,8 @@ OTHER_VALUES: dict[str, Any] = {
     "translation.sourceLengthBudget": False,
     "inference.tensorParallelSize": 2,
     "inference.dtype": "float16",
+    "inference.engines": 2,
+    "inference.batchInvariant": True,
     "inference.maxModelLen": 99,
     "inference.gpuMemoryUtilization": 0.5,
     "inference.extraArgs": {"quantization": "fp8"},
@@ -131,6 +134,8 @@ OTHER_VALUES: dict[str, Any] = {
     "training.epochs": 2,
     "training.globalBatchSize": 8,
     "training.microBatchSize": 2,
+    "training.layout": "padded",
+    "training.tokensPerDevice": 512,
     "training.maxLength": 99,
     "training.precision": "fp32",
     "training.saveDtype": "float32",
@@ -277,6 +282,24 @@ def test_a_field_changes_exactly_the_keys_of_the_stages_that_it_names(path: str,
 def test_every_field_has_another_value_in_this_table() -> None:
     """A new field cannot be forgotten here."""
     assert set(OTHER_VALUES) == {path for path, _ in recipe.fields()}
+
+
+@pytest.mark.parametrize(
+    ("layout", "path", "expected"),
+    [
+        ("packed", "training__microBatchSize", set()),
+        ("packed", "training__tokensPerDevice", {"reference", "train"}),
+        ("padded", "training__tokensPerDevice", set()),
+        ("padded", "training__microBatchSize", {"reference", "train"}),
+    ],
+)
+def test_a_training_depends_on_what_its_layout_reads(
+    layout: str, path: str, expected: set[Stage]
+) -> None:
+    """Packed passes have a budget of tokens, padded ones a number of pairs."""
+    chosen = {"training__layout": layout}
+
+    assert changed(iteration(**chosen), iteration(**chosen, **{path: 512})) == expected
 
 
 def test_a_suites_own_fields_change_the_keys_of_its_evaluation_alone() -> None:

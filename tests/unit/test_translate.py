@@ -5,6 +5,7 @@ import pytest
 from selfimprove_pipeline import translate
 from selfimprove_pipeline.artifacts import Answer, FinishReason, Translation
 from selfimprove_pipeline.engine import Completion
+from selfimprove_pipeline.recipe import Spec
 from selfimprove_pipeline.translate import Direction
 from support.runs import run
 
@@ -97,7 +98,8 @@ DIRECTION = Direction("en", "de")
 
 def requests(answers: list[Answer], attempt: int = 1, **values: object) -> list[object]:
     spec = run(**values).spec
-    return list(translate.requests(answers, DIRECTION, spec, WordRenderer(), attempt))  # type: ignore[arg-type]
+    asked = filter(translate.has_source, answers)
+    return [translate.request(one, DIRECTION, spec, WordRenderer(), attempt) for one in asked]  # type: ignore[arg-type]
 
 
 def test_a_first_attempt_is_greedy_and_a_retry_is_sampled_with_a_seed_of_its_own() -> None:
@@ -131,22 +133,32 @@ def done(identifier: str, text: str | None, attempts: int = 1) -> Translation:
     ).model_copy(update={"id": identifier})
 
 
-def test_retries_begin_when_every_first_attempt_is_there() -> None:
+def attempts(
+    answers: dict[str, Answer], rows: dict[str, Translation], spec: Spec
+) -> dict[str, int]:
+    found = {
+        name: translate.next_attempt(row, rows.get(name), spec) for name, row in answers.items()
+    }
+    return {name: attempt for name, attempt in found.items() if attempt is not None}
+
+
+def test_a_round_of_retries_begins_when_every_first_attempt_is_there() -> None:
     """So that a retry runs beside the same rows whenever the work was interrupted."""
     answers = {name: answer("a", name) for name in ("p1", "p2", "p3")}
     spec = run().spec
     rows = {"p1": done("p1", None), "p2": done("p2", "b")}
 
-    first, attempt = translate.open_rows(answers, rows, spec)
-    assert ([row.id for row in first], attempt) == (["p3"], 1)
-    again, attempt = translate.open_rows(answers, {**rows, "p3": done("p3", "")}, spec)
-    assert ([row.id for row in again], attempt) == (["p1", "p3"], 2)
+    assert attempts(answers, rows, spec) == {"p1": 2, "p3": 1}
+    assert translate.in_rounds(attempts(answers, rows, spec)) == {"p3": 1}
+    later = attempts(answers, {**rows, "p3": done("p3", "")}, spec)
+    assert list(translate.in_rounds(later).items()) == [("p1", 2), ("p3", 2)]
 
 
 def test_a_translation_is_tried_again_as_often_as_the_recipe_says() -> None:
     """lidr-safe once, lidr-paper never."""
     answers = {"p1": answer("a", "p1")}
 
-    assert translate.open_rows(answers, {"p1": done("p1", None, 2)}, run().spec)[0] == []
+    assert attempts(answers, {"p1": done("p1", None, 2)}, run().spec) == {}
     paper = run(profile="lidr-paper").spec
-    assert translate.open_rows(answers, {"p1": done("p1", None)}, paper)[0] == []
+    assert attempts(answers, {"p1": done("p1", None)}, paper) == {}
+    assert attempts(answers, {}, paper) == {"p1": 1}

@@ -152,9 +152,9 @@ def test_the_second_turn_sees_the_models_own_first_answer(baseline: str | None) 
     rows = read(jsonl(QUESTION))["en"]
     spec = run(chat__systemPrompt="Be brief.").spec
     suite, renderer = Suite(name="mtBench", uri="s3://eval/mt"), Written()
-    done = {"81": evaluated(rows[0], "Roses are red.")}
+    first = evaluated(rows[0], "Roses are red.")
     like = cast("Renderer", renderer)
-    list(evaluate.requests(rows[1:], "de", suite, spec, like, baseline=baseline, done=done))
+    evaluate.request(rows[1], "de", suite, spec, like, baseline=baseline, before=first)
     (messages,) = renderer.seen
     assert [message.role for message in messages] == ["system", "user", "assistant", "user"]
     put: Callable[[str], str] = lambda text: (  # noqa: E731  two lines of one expression

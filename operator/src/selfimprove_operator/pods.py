@@ -5,7 +5,8 @@ and what points into them), and below what a stage cannot do without. Credential
 reference from Secrets of the run's namespace: neither the operator nor a manifest holds one.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from selfimprove_operator import snapshot
@@ -41,7 +42,8 @@ DEFAULT_ENV: Final = {
 }
 DEFAULT_VOLUMES: Final = (
     {"name": "tmp", "emptyDir": {}},
-    {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "1Gi"}},
+    # NCCL and vLLM's workers talk through it. A limit reserves nothing; what is used is memory.
+    {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
     {"name": "cache", "emptyDir": {}},
 )
 DEFAULT_MOUNTS: Final = (
@@ -49,6 +51,15 @@ DEFAULT_MOUNTS: Final = (
     {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  a memory volume of the pod's own
     {"name": "cache", "mountPath": CACHE},
 )
+
+GPUS: Final = (
+    "nvidia.com/gpu*",
+    "nvidia.com/mig-*",
+    "amd.com/gpu*",
+    "gpu.intel.com/*",
+    "habana.ai/gaudi",
+)
+"""Names of the extended resources that are GPUs; others are network cards and the like."""
 
 PLACEMENT: Final = (
     "serviceAccountName",
@@ -65,7 +76,11 @@ PLACEMENT: Final = (
 def template(blueprint: Blueprint) -> Object:
     """Return the pod template of a launch."""
     settings = _settings(blueprint)
-    run_file = snapshot.run_file(blueprint.snapshot, iterations=blueprint.spec.iterations)
+    run_file = snapshot.run_file(
+        blueprint.snapshot,
+        iterations=blueprint.spec.iterations,
+        training=merged_pods(blueprint.snapshot.pods.training, blueprint.spec.pods.training),
+    )
     return {
         "metadata": {
             "labels": {**(settings.labels or {}), **blueprint.labels},
@@ -112,7 +127,7 @@ def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
     mounts = _merged("mountPath", DEFAULT_MOUNTS, given.get("volumeMounts", ()), _mounts(blueprint))
     defaults = [_variable(name, value) for name, value in DEFAULT_ENV.items()]
     secrets = list(_secrets(blueprint))
-    fixed = [_variable(name, value) for name, value in _environment(blueprint).items()]
+    fixed = [_variable(name, value) for name, value in _environment(blueprint, given).items()]
     return {
         "name": CONTAINER,
         "image": given["image"],
@@ -121,12 +136,25 @@ def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
         "env": _merged("name", [*defaults, *secrets], given.get("env", ()), fixed),
         "volumeMounts": mounts,
         "terminationMessagePath": TERMINATION_LOG,
-        "securityContext": {
-            "allowPrivilegeEscalation": False,
-            "capabilities": {"drop": ["ALL"]},
-            "readOnlyRootFilesystem": True,
-        },
+        "securityContext": _security(given.get("capabilities", ())),
     }
+
+
+def _security(capabilities: Sequence[str]) -> Object:
+    """Return the container's rights: none, or those asked for and nothing beyond.
+
+    What is added reaches root alone: a program that another user starts loses all capabilities
+    but ambient ones, which Kubernetes cannot give.
+    """
+    rights: Object = {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "readOnlyRootFilesystem": True,
+    }
+    if capabilities:
+        rights["capabilities"]["add"] = list(capabilities)
+        rights |= {"runAsNonRoot": False, "runAsUser": 0}
+    return rights
 
 
 def _merged(key: str, *lists: Iterable[Mapping[str, Any]]) -> list[Object]:
@@ -153,12 +181,14 @@ def _variable(name: str, value: str) -> Object:
     return {"name": name, "value": value}
 
 
-def _environment(blueprint: Blueprint) -> dict[str, str]:
+def _environment(blueprint: Blueprint, given: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that no settings may change."""
     variables = {"SELFIMPROVE_CACHE": CACHE, "SELFIMPROVE_TERMINATION_LOG": TERMINATION_LOG}
     ca = blueprint.fixed.storage.ca_ref
     if ca:
         variables["AWS_CA_BUNDLE"] = f"{CA_FOLDER}/{ca.key}"
+    if gpus := _gpus(given):
+        variables["SELFIMPROVE_DEVICES"] = gpus
     if blueprint.shards > 1:
         variables["SELFIMPROVE_SHARDS"] = str(blueprint.shards)
     if blueprint.nodes > 1:
@@ -168,6 +198,19 @@ def _environment(blueprint: Blueprint) -> dict[str, str]:
             "SELFIMPROVE_RENDEZVOUS_ID": blueprint.name,
         }
     return variables
+
+
+def _gpus(given: Mapping[str, Any]) -> str:
+    """Return the GPUs that the container's limits ask for, `nvidia.com/gpu=8`.
+
+    The worker refuses to compute on processors where its pod asked for GPUs.
+    """
+    limits = given.get("resources", {}).get("limits", {})
+    return ",".join(
+        f"{name}={limits[name]}"
+        for name in sorted(limits)
+        if any(fnmatchcase(name, gpu) for gpu in GPUS) and str(limits[name]) != "0"
+    )
 
 
 def _secrets(blueprint: Blueprint) -> Iterator[Object]:

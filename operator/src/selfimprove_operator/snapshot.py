@@ -14,7 +14,7 @@ from selfimprove_operator import api
 from selfimprove_operator.settings import Engine, NetworkPolicySettings, Settings
 from selfimprove_pipeline import artifacts, recipe
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Pods, Run, Spec
+from selfimprove_pipeline.recipe import Pods, PodSettings, Run, Spec
 from selfimprove_pipeline.recipe.base import Part
 
 VERSION: Final = version("selfimprove")
@@ -32,6 +32,9 @@ MUTABLE: Final = (
     "pods",
 )
 """Fields of the spec that may change while a run is under way."""
+
+SIZES: Final = ("nvidia.com/gpu", "amd.com/gpu", "memory", "ephemeral-storage")
+"""Limits of the pods that train which every worker is told."""
 
 MultiNode = Literal["IndexedJob", "JobSet"]
 
@@ -151,9 +154,15 @@ def _at(value: Any, path: str) -> Any:
     return value
 
 
-def run_file(snapshot: Snapshot, *, iterations: int) -> str:
-    """Return the run file of a launch, with the iterations that the run has now."""
+def run_file(snapshot: Snapshot, *, iterations: int, training: PodSettings | None = None) -> str:
+    """Return the run file of a launch, with the iterations that the run has now.
+
+    Of the pods that train it tells what they may take, by which workers judge the model's size.
+    """
     spec = {**snapshot.run["spec"], "iterations": iterations}
+    limits = ((training and training.resources) or {}).get("limits", {})
+    if told := {name: limits[name] for name in SIZES if name in limits}:
+        spec["pods"] = {"training": {"resources": {"limits": told}}}
     return artifacts.canonical({**snapshot.run, "spec": spec}).decode()
 
 

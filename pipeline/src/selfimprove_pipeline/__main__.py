@@ -24,6 +24,7 @@ from selfimprove_pipeline.train import launch
 
 STOPPED: Final = 130
 TERMINATED: Final = 143
+MOST_GPUS: Final = 4096
 SECONDS_TO_END: Final = 45
 """Longer than the 30 s that torchrun gives its ranks."""
 
@@ -82,7 +83,11 @@ def _parser() -> ArgumentParser:
     commands = parser.add_subparsers(dest="command", required=True)
     validate = _with_file(commands, "validate", "judge the file: every mistake with its line")
     validate.add_argument("--cluster", action="store_true", help="judge as the API server will")
-    _with_engine(_with_file(commands, "plan", "show the resolved recipe and what would run"))
+    plan = _with_engine(
+        _with_file(commands, "plan", "show the resolved recipe, what would run and what it needs")
+    )
+    plan.add_argument("--gpu", metavar="NAME", help="judge for these GPUs, such as h100-80gb")
+    plan.add_argument("--gpus", type=_count, default=8, metavar="N", help="of them; unset means 8")
     _with_engine(_with_file(commands, "run", "run it, or resume it where it was"))
     _add_evaluate(commands)
     _add_compare(commands)
@@ -152,6 +157,13 @@ def _with_place(parser: ArgumentParser) -> None:
 
 def _folder(text: str) -> Path:
     return Path(text).absolute()
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or not 1 <= int(text) <= MOST_GPUS:
+        message = f"expected a whole number from 1 to {MOST_GPUS}, found {text}"
+        raise ArgumentTypeError(message)
+    return int(text)
 
 
 def _names(text: str) -> tuple[str, ...]:

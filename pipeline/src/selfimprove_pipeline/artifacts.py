@@ -97,6 +97,15 @@ class Translation(Row):
     completion_tokens: int
 
 
+class Ahead(Row):
+    """A translation that was made before its answers were an artifact."""
+
+    id: str
+    answer: str
+    """answer is the digest of the text that was translated."""
+    translation: Translation
+
+
 class Message(Row):
     """One turn of a conversation."""
 
@@ -352,6 +361,9 @@ class Index(Row):
     """requestedRevision of an `hf://` model is what the file says: a branch, a tag or nothing."""
     model_revision: str | None = None
     """modelRevision is the commit that it was resolved to when the run began."""
+    decided: dict[str, int | str] = Field(default_factory=dict, exclude_if=lambda value: not value)
+    """decided are the values of `training` that the file leaves open and the model's config
+    decided when the run began, by name."""
     started: str = ""
     """started is when the latest start of the run began, in UTC, RFC 3339."""
     overlaps: Overlaps | None = None

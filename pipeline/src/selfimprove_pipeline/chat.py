@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import jinja2
 
-from selfimprove_pipeline import conversation
+from selfimprove_pipeline import conversation, template
 from selfimprove_pipeline.artifacts import Message, digest
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.recipe.sources import Chat
@@ -29,13 +29,15 @@ class Renderer:
         """Load the tokenizer and try the template.
 
         A folder without a tokenizer, a missing or failing template, one that refuses or drops the
-        system prompt, and one that does not end a turn with a token of its own raise `InputError`.
+        system prompt, one that thinks or writes today's date unasked, and one that does not end a
+        turn with a token of its own raise `InputError`.
         """
         self._folder = tokenizer_folder
         self._chat = chat
         self._tokenizer: Any = self._loaded()
         self._template: str = self._chosen_template()
         self._check_template_kwargs()
+        self._check_thinking()
         self._end_of_turn: str = self._found_end_of_turn()
 
     def prompt_ids(self, messages: Sequence[Message], prefill: str = "") -> tuple[int, ...]:
@@ -142,8 +144,10 @@ class Renderer:
         import transformers  # noqa: PLC0415
 
         try:
+            # The format of Mistral's own library is left aside: the model that is trained has no
+            # such file, and the training image no such library.
             tokenizer = transformers.AutoTokenizer.from_pretrained(
-                self._folder, local_files_only=True
+                self._folder, local_files_only=True, mistral_format=False
             )
         except (OSError, ValueError) as error:
             msg = f"expected a tokenizer in {self._folder.name}, found none that loads: {error}"
@@ -163,7 +167,12 @@ class Renderer:
         return tuple(ids)
 
     def _rendered(
-        self, messages: Sequence[Message], *, is_open: bool, is_continued: bool = False
+        self,
+        messages: Sequence[Message],
+        *,
+        is_open: bool,
+        is_continued: bool = False,
+        more: Mapping[str, Any] | None = None,
     ) -> str:
         try:
             text = self._tokenizer.apply_chat_template(
@@ -172,7 +181,7 @@ class Renderer:
                 tokenize=False,
                 add_generation_prompt=is_open,
                 continue_final_message=is_continued,
-                **self._chat.template_kwargs,
+                **{"strftime_now": template.today, **self._chat.template_kwargs, **(more or {})},
             )
         except jinja2.TemplateError as error:
             roles = ", ".join(message.role for message in messages)
@@ -182,6 +191,7 @@ class Renderer:
                 + (" or leave chat.systemPrompt unset" if messages[0].role == "system" else "")
             )
             raise InputError(" ".join(msg.split())) from error
+        template.check_date(str(text), self._template, self._folder.name)
         return str(text)
 
     def _turn(self, messages: Sequence[Message], completion: str) -> str:
@@ -190,6 +200,14 @@ class Renderer:
         answer = Message(role="assistant", content=completion)
         whole = self._rendered([*messages, answer], is_open=False)
         if not whole.startswith(prompt):
+            if messages[0].role == "system" and messages[0].content.strip() not in whole:
+                msg = (
+                    "chat.systemPrompt: expected a chat template that leaves the system prompt in "
+                    f"its place, found that of {self._folder.name} to move it into the user's last "
+                    "turn, so that answers would be learned without it; leave it unset or set "
+                    "chat.template"
+                )
+                raise InputError(msg)
             msg = (
                 "expected a chat template whose assistant turn continues its generation prompt, "
                 f"found that of {self._folder.name} not to; set chat.template"
@@ -198,21 +216,30 @@ class Renderer:
         return whole[len(prompt) :]
 
     def _chosen_template(self) -> str:
-        template = self._chat.template or self._tokenizer.chat_template
-        if isinstance(template, Mapping):
-            template = template.get("default")
-        if template is None:
+        chosen = self._chat.template or self._tokenizer.chat_template
+        if isinstance(chosen, Mapping):
+            chosen = chosen.get("default")
+        if chosen is None:
             msg = (
                 f"expected a chat template, found none in the tokenizer of {self._folder.name}; "
                 "set chat.template"
             )
             raise InputError(msg)
-        return str(template)
+        return str(chosen)
+
+    def _check_thinking(self) -> None:
+        messages = conversation.of_text("?", self._chat)
+        template.check_thinking(
+            self._template,
+            self._chat,
+            self._folder.name,
+            lambda more: self._rendered(messages, is_open=True, more=more),
+        )
 
     def _check_template_kwargs(self) -> None:
         """Refuse arguments that are ours to set, such as `tokenize`."""
-        ours = inspect.signature(self._tokenizer.apply_chat_template).parameters
-        if taken := sorted(self._chat.template_kwargs.keys() & ours.keys()):
+        ours = {*inspect.signature(self._tokenizer.apply_chat_template).parameters, "strftime_now"}
+        if taken := sorted(self._chat.template_kwargs.keys() & ours):
             msg = (
                 "chat.templateKwargs: expected arguments of the template, "
                 f"found {', '.join(taken)}, which belongs to the renderer; remove it"

@@ -3,12 +3,14 @@
 import json
 from argparse import Namespace
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final
 
 import yaml
 from rich.console import Console
 
 from selfimprove_pipeline import (
+    durations,
     export,
     forecast,
     judge,
@@ -19,14 +21,18 @@ from selfimprove_pipeline import (
     stages,
 )
 from selfimprove_pipeline.artifacts import Index, Manifest, Pair
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.errors import InputError, TryAgainError
+from selfimprove_pipeline.memory import gpus
+from selfimprove_pipeline.memory.advice import Place
 from selfimprove_pipeline.recipe import Run
 from selfimprove_pipeline.report import gather, publish
 from selfimprove_pipeline.report.story import Story
 from selfimprove_pipeline.report.table import terminal
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.workers import sizing
 from selfimprove_pipeline.workers.light import PAIRS
+from selfimprove_pipeline.workers.setting import Setting
 
 
 def validate(arguments: Namespace, console: Console) -> None:
@@ -34,22 +40,55 @@ def validate(arguments: Namespace, console: Console) -> None:
     run = judge.load(arguments.file, arguments.set, for_cluster=arguments.cluster)
     for note in judge.notes(run):
         console.print(f"note: {note}")
+    if arguments.cluster:
+        _tell_memory_of_cluster(arguments, console)
     where = "a cluster" if arguments.cluster else "this machine"
     console.print(f"{arguments.file}: good for {where}")
 
 
+def _tell_memory_of_cluster(arguments: Namespace, console: Console) -> None:
+    """Tell what a run needs and what its pods have no room for, where its model can be read."""
+    try:
+        setting = machine.setting_of(arguments)
+        _tell_memory(setting, sizing.place_of(setting), console)
+    except (InputError, TryAgainError) as error:
+        line = f"note: memory: cannot be told from here: {error}"
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def _tell_memory(setting: Setting, place: Place, console: Console) -> None:
+    for line in sizing.lines(setting, place):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
 def plan(arguments: Namespace, console: Console) -> None:
-    """Print the resolved recipe and what would run."""
+    """Print the resolved recipe, what would run, the memory and, of named GPUs, the minutes."""
+    gpu = gpus.named(arguments.gpu) if arguments.gpu else None
     setting = machine.setting_of(arguments)
     spec = setting.spec.model_dump(mode="json", by_alias=True)
     console.print(yaml.safe_dump({"spec": spec}, sort_keys=False), markup=False, end="")
-    console.print(forecast.table(list(forecast.steps(setting))))
+    steps = list(forecast.steps(setting))
+    console.print(forecast.table(steps))
+    place = sizing.place_of(setting)
+    if gpu is not None:
+        place = Place(arguments.gpus, nodes=1, memory=gpu.memory)
+    elif (here := machine.place()) is not None:
+        place = here
+    _tell_memory(setting, place, console)
+    shape = sizing.shape(setting)
+    if gpu is not None and shape is not None:
+        found = durations.stretches(steps, shape, setting.spec, gpu, arguments.gpus)
+        console.print(durations.table(found, shape, gpu, arguments.gpus))
 
 
 def run(arguments: Namespace, console: Console) -> None:
     """Run what is missing and end with the table of scores."""
     setting = machine.setting_of(arguments)
     trackers.check(setting.spec.training.report_to)
+    if (place := machine.place()) is not None:
+        with suppress(TryAgainError):  # a finished run needs no hub
+            for line in sizing.look(setting, place):
+                console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     done = launcher.run(arguments, setting)
     index = done.index
     if index.outcome == "Suspended":

@@ -6,8 +6,7 @@ their weights alone.
 
 import re
 import unicodedata
-from collections.abc import Iterator, Mapping, Sequence
-from types import MappingProxyType
+from collections.abc import Sequence
 from typing import Final
 
 from selfimprove_pipeline import conversation, extensions, final_answer, languages, stages
@@ -37,35 +36,33 @@ EVASIVE: Final = re.compile(
 PLAIN: Final = str.maketrans({"ß": "ss", "\N{RIGHT SINGLE QUOTATION MARK}": "'"})
 
 
-def requests(  # noqa: PLR0913  what is asked, in which language, how
-    rows: Sequence[Prompt],
+def request(  # noqa: PLR0913  what is asked, in which language, how
+    row: Prompt,
     language: str,
     suite: Suite,
     spec: Spec,
     renderer: Renderer,
     *,
     baseline: str | None = None,
-    done: Mapping[str, Evaluated] = MappingProxyType({}),
-) -> Iterator[Request]:
-    """Yield the request for each prompt of a suite in one language, put as a baseline does.
+    before: Evaluated | None = None,
+) -> Request:
+    """Return the request for a prompt of a suite in one language, put as a baseline does.
 
-    `done` has the answers that prompts follow on.
+    `before` is the answer that the prompt follows on.
     """
-    for row in rows:
-        before = None if row.follows is None else done[row.follows]
-        text = _put(row.prompt, language, baseline)
-        asked = text if before is None else _put(before.prompt, language, baseline)
-        messages = conversation.of_prompt(asked, language, spec)
-        if before is not None:
-            messages = conversation.continued(messages, before.completion, text)
-        yield Request(
-            key=row.id,
-            group=f"evaluate/{stages.suite_part(suite.name, language, baseline)}",
-            prompt=renderer.prompt_ids(messages),
-            max_tokens=suite.max_tokens or spec.generation.max_tokens,
-            repetition_penalty=spec.generation.repetition_penalty,
-            seed=spec.generation.seed,
-        )
+    text = _put(row.prompt, language, baseline)
+    asked = text if before is None else _put(before.prompt, language, baseline)
+    messages = conversation.of_prompt(asked, language, spec)
+    if before is not None:
+        messages = conversation.continued(messages, before.completion, text)
+    return Request(
+        key=row.id,
+        group=f"evaluate/{stages.suite_part(suite.name, language, baseline)}",
+        prompt=renderer.prompt_ids(messages),
+        max_tokens=suite.max_tokens or spec.generation.max_tokens,
+        repetition_penalty=spec.generation.repetition_penalty,
+        seed=spec.generation.seed,
+    )
 
 
 def _put(prompt: str, language: str, baseline: str | None) -> str:

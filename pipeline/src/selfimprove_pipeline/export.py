@@ -23,7 +23,9 @@ def pairs(rows: Sequence[Pair], folder: Path) -> None:
 def model(source: Path, folder: Path) -> None:
     """Copy a model artifact as a plain Hugging Face folder."""
     _expect_new(folder)
-    ignored = shutil.ignore_patterns(MANIFEST, "metrics.jsonl", "checkpoints", "parts")
+    ignored = shutil.ignore_patterns(
+        MANIFEST, "metrics.jsonl", "tensorboard", "checkpoints", "parts"
+    )
     shutil.copytree(source, folder, ignore=ignored, dirs_exist_ok=True)
 
 

@@ -4,8 +4,6 @@ Nothing asks for the language unless `answerLanguagePrefix` is set, as in the pa
 in the wrong language are part of the imbalance that the method rewards away.
 """
 
-from collections.abc import Iterator, Sequence
-
 from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Answer, Prompt
 from selfimprove_pipeline.chat import Renderer
@@ -13,21 +11,18 @@ from selfimprove_pipeline.engine import Completion, Request, row_seed
 from selfimprove_pipeline.recipe import Spec
 
 
-def requests(
-    prompts: Sequence[Prompt], language: str, spec: Spec, renderer: Renderer
-) -> Iterator[Request]:
-    """Yield the request for each prompt of one language."""
-    for prompt in prompts:
-        yield Request(
-            key=prompt.id,
-            group=f"generate/{language}",
-            prompt=renderer.prompt_ids(conversation.of_prompt(prompt.prompt, language, spec)),
-            max_tokens=spec.generation.max_tokens,
-            temperature=spec.generation.temperature,
-            top_p=spec.generation.top_p,
-            repetition_penalty=spec.generation.repetition_penalty,
-            seed=row_seed(spec.generation.seed, prompt.id, language),
-        )
+def request(prompt: Prompt, language: str, spec: Spec, renderer: Renderer) -> Request:
+    """Return the request for a prompt of one language."""
+    return Request(
+        key=prompt.id,
+        group=f"generate/{language}",
+        prompt=renderer.prompt_ids(conversation.of_prompt(prompt.prompt, language, spec)),
+        max_tokens=spec.generation.max_tokens,
+        temperature=spec.generation.temperature,
+        top_p=spec.generation.top_p,
+        repetition_penalty=spec.generation.repetition_penalty,
+        seed=row_seed(spec.generation.seed, prompt.id, language),
+    )
 
 
 def answer(completion: Completion, language: str) -> Answer:

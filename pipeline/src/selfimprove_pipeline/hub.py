@@ -1,6 +1,6 @@
 """The door to the Hugging Face hub: revisions and model folders."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from pathlib import Path
@@ -11,6 +11,8 @@ from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe import Model
 
 WANTED: Final = ["*.safetensors", "*.json", *TOKENIZER_FILES]
+UNWANTED: Final = ["consolidated*.safetensors"]
+"""The same weights in Mistral's own format: twice the bytes, and vLLM would prefer them."""
 SERVER_ERROR: Final = 500
 COMMIT_LENGTH: Final = 40
 
@@ -50,7 +52,11 @@ def download(uri: str, revision: str | None) -> Path:
 
     with _errors_of(uri, revision):
         name = uri.removeprefix("hf://")
-        return Path(snapshot_download(name, revision=revision, allow_patterns=WANTED))
+        return Path(
+            snapshot_download(
+                name, revision=revision, allow_patterns=WANTED, ignore_patterns=UNWANTED
+            )
+        )
 
 
 def names(uri: str, revision: str | None) -> tuple[str, ...]:
@@ -59,7 +65,11 @@ def names(uri: str, revision: str | None) -> tuple[str, ...]:
 
     with _errors_of(uri, revision):
         found = HfApi().list_repo_files(uri.removeprefix("hf://"), revision=revision)
-    return tuple(n for n in found if any(fnmatchcase(n, pattern) for pattern in WANTED))
+    return tuple(n for n in found if _fits(n, WANTED) and not _fits(n, UNWANTED))
+
+
+def _fits(name: str, patterns: Sequence[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
 
 
 def read(uri: str, revision: str | None, name: str) -> bytes:

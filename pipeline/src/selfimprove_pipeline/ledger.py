@@ -87,6 +87,7 @@ class Ledger:
             recipe=_recipe(self.setting),
             requested_revision=self.setting.requested_revision,
             model_revision=run.spec.model.revision,
+            decided=dict(self.setting.decided),
             stop=self.stop,
             iterations=tuple(self.iterations[number] for number in sorted(self.iterations)),
         )
@@ -150,12 +151,15 @@ def _decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _begun(iteration: stages.Iteration, found: Survey) -> dict[str, dict[str, str]]:
-    """Return the keys of what is missing, and of the reference pass of a training."""
+    """Return the keys of what is missing, of what was made ahead, and of the reference pass."""
     begun: dict[str, dict[str, str]] = {
         name: {target.part: target.key for target in state.missing}
         for name, state in found.items()
         if state.missing
     }
+    if "translate" in found and not found["translate"].is_finished:
+        ahead = {f"{part} ahead": one.key for part, one in stages.ahead(iteration).items()}
+        begun["translate"] = {**begun.get("translate", {}), **ahead}
     iteration = gates.applied(iteration, manifests_of(found))
     pairs = found["pair"].manifests.get("") if "pair" in found else None
     done: dict[tuple[Stage, str], str] = {("pair", ""): pairs.digest} if pairs else {}

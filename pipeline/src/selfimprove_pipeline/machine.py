@@ -3,6 +3,7 @@
 Commands and workers come to the same `Setting` here, from the same arguments.
 """
 
+import dataclasses
 import os
 from argparse import Namespace
 from pathlib import Path
@@ -13,11 +14,12 @@ from pydantic import ValidationError
 from selfimprove_pipeline import devices, external, hub, judge, recipe
 from selfimprove_pipeline.artifacts import Index
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.memory.advice import Place
 from selfimprove_pipeline.recipe import Metadata, Run, Storage
 from selfimprove_pipeline.store import Store, open_store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train import nodes
-from selfimprove_pipeline.workers import shards
+from selfimprove_pipeline.workers import shards, sizing
 from selfimprove_pipeline.workers.setting import Setting
 
 CACHE: Final = "SELFIMPROVE_CACHE"
@@ -41,7 +43,8 @@ def setting_of(arguments: Namespace, *, only_measures: bool = False) -> Setting:
 def setting_for(run: Run, arguments: Namespace, *, only_measures: bool) -> Setting:
     """Return a resolved run on this machine."""
     repository = repository_of(arguments, run)
-    pinned = _with_commit(run, repository.read_index(run.metadata.namespace, run.metadata.name))
+    index = repository.read_index(run.metadata.namespace, run.metadata.name)
+    pinned = _with_commit(run, index)
     described = pinned.spec.translation.external
     toolchain = devices.toolchain(
         arguments.engine,
@@ -49,7 +52,7 @@ def setting_for(run: Run, arguments: Namespace, *, only_measures: bool) -> Setti
         None if described is None else external.fingerprint(described),
         nodes=nodes.count_of(os.environ),
     )
-    return Setting(
+    setting = Setting(
         pinned,
         repository.store,
         repository,
@@ -61,6 +64,22 @@ def setting_for(run: Run, arguments: Namespace, *, only_measures: bool) -> Setti
         share=shards.share_of(os.environ),
         only_measures=only_measures,
     )
+    return setting if only_measures else _with_decisions(setting, index)
+
+
+def _with_decisions(setting: Setting, index: Index | None) -> Setting:
+    """Return the setting with what the file leaves open of how the training is spread."""
+    decided = sizing.decisions(setting, index)
+    run = sizing.with_decisions(setting.run, decided)
+    return dataclasses.replace(setting, run=run, decided=decided)
+
+
+def place() -> Place | None:
+    """Return what this machine trains on, None where it has no GPU."""
+    count = devices.usable_gpus()
+    if not count:
+        return None
+    return Place(count, memory=devices.gpu_memory(), host=devices.host_memory())
 
 
 def place_of(arguments: Namespace) -> tuple[Repository, Metadata]:

@@ -107,7 +107,9 @@ class Bars:
         self._waiting = self._progress.add_task(f"M{index} {name} starts", total=None, rate="")
 
     def event(self, event: Mapping[str, Any]) -> None:
-        """Move the bar of the event's stage."""
+        """Move the bar of the event's stage; print a warning."""
+        if event["event"] == "warning":
+            self.warning(str(event["message"]))
         if event["event"] != "progress":
             return
         self._end_waiting()

@@ -81,7 +81,8 @@ def _stage(
     own = [m for m in manifests.values() if m.part != stages.SFT]  # which has the same pairs
     for manifest in own:
         for key, value in {"rows": manifest.rows or 0, **manifest.counts}.items():
-            counts[key] = counts.get(key, 0) + value
+            earlier = counts.get(key, 0)
+            counts[key] = max(earlier, value) if key == "engines" else earlier + value
     return {
         "name": name,
         "state": "Succeeded",

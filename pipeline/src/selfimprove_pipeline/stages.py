@@ -59,6 +59,11 @@ first iteration makes of M0 beside M1."""
 
 _OF_PAIRS: Final = ("training.beta", "training.nllWeight")
 """Fields of `train` that the NLL alone does not depend on."""
+_NOT_OF_LAYOUT: Final = {
+    "packed": "training.microBatchSize",
+    "padded": "training.tokensPerDevice",
+}
+"""The field that passes of a layout never read; while the layout is open, both count."""
 
 _OF_TASKS: Final = ("tasks", "numFewshot", "applyChatTemplate")
 """Fields of a suite that only tasks of lm-eval have."""
@@ -184,6 +189,25 @@ def targets(stage: Stage, iteration: Iteration, done: Digests) -> tuple[Target, 
         _target(stage, part, _fields(stage, part, iteration), inputs, versions)
         for part, inputs in inputs_by_part.items()
     )
+
+
+def ahead(iteration: Iteration) -> dict[str, Target]:
+    """Return, by direction, where translations lie before the digest of their answers is known.
+
+    Their key has that of the answers in the digest's place. It does not determine the answers,
+    so each row says which text it is the translation of.
+    """
+    versions = versions_of("translate", iteration.toolchain)
+    answers = {target.part: target.key for target in targets("generate", iteration, {}) or ()}
+    if versions is None or not answers or iteration.spec.translation.external is not None:
+        return {}
+    found = {}
+    for source, target in iteration.spec.languages.directions():
+        part = direction(source, target)
+        inputs = {"model": iteration.model, "answersUnder": answers[source]}
+        fields = _fields("translate", part, iteration)
+        found[part] = _target("translate", part, fields, inputs, versions)
+    return found
 
 
 def key(
@@ -432,6 +456,8 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "gate":
         return {**values, "countsLanguages": spec.evaluation.suites[0].counts_languages}
+    if stage in ("reference", "train"):
+        values.pop(_NOT_OF_LAYOUT.get(spec.training.layout or "", ""), None)
     if stage == "train" and part == SFT:
         values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
         values["baseline"] = part

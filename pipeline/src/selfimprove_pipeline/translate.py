@@ -6,7 +6,7 @@ without one has no text and a reason, never a sentinel.
 """
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -65,47 +65,39 @@ def has_source(answer: Answer) -> bool:
     return bool(answer.completion)
 
 
-def requests(
-    answers: Sequence[Answer],
-    direction: Direction,
-    spec: Spec,
-    renderer: Renderer,
-    attempt: int = 1,
-) -> Iterator[Request]:
-    """Yield the request for each answer with a text; attempts after the first are sampled."""
+def request(
+    answer: Answer, direction: Direction, spec: Spec, renderer: Renderer, attempt: int = 1
+) -> Request:
+    """Return the request for an answer with a text; attempts after the first are sampled."""
     translation = spec.translation
-    for answer in filter(has_source, answers):
-        yield Request(
-            key=answer.id,
-            group=f"translate/{direction.source}_{direction.target}#{attempt}",
-            prompt=renderer.prompt_ids(
-                messages(answer.completion, direction.target, spec), prefill=PREFILL
-            ),
-            max_tokens=max_tokens(renderer.num_tokens(answer.completion), spec),
-            temperature=_temperature(spec, attempt),
-            repetition_penalty=translation.repetition_penalty,
-            seed=_seed(answer, direction, spec, attempt),
-            stop=(CLOSING_TAG,) if translation.stop_at_closing_tag else (),
-        )
+    return Request(
+        key=answer.id,
+        group=f"translate/{direction.source}_{direction.target}#{attempt}",
+        prompt=renderer.prompt_ids(
+            messages(answer.completion, direction.target, spec), prefill=PREFILL
+        ),
+        max_tokens=max_tokens(renderer.num_tokens(answer.completion), spec),
+        temperature=_temperature(spec, attempt),
+        repetition_penalty=translation.repetition_penalty,
+        seed=_seed(answer, direction, spec, attempt),
+        stop=(CLOSING_TAG,) if translation.stop_at_closing_tag else (),
+    )
 
 
-def passages(
-    answers: Sequence[Answer], direction: Direction, spec: Spec, attempt: int = 1
-) -> Iterator[Passage]:
-    """Yield the passage for each answer with a text, as `requests` does for the model itself.
+def passage(answer: Answer, direction: Direction, spec: Spec, attempt: int = 1) -> Passage:
+    """Return the passage for an answer with a text, as `request` does for the model itself.
 
     A budget by the source's tokens does not apply: their number is the translator's to know.
     """
-    for answer in filter(has_source, answers):
-        yield Passage(
-            key=answer.id,
-            text=answer.completion,
-            direction=direction,
-            messages=messages(answer.completion, direction.target, spec),
-            max_tokens=spec.translation.max_tokens,
-            temperature=_temperature(spec, attempt),
-            seed=_seed(answer, direction, spec, attempt),
-        )
+    return Passage(
+        key=answer.id,
+        text=answer.completion,
+        direction=direction,
+        messages=messages(answer.completion, direction.target, spec),
+        max_tokens=spec.translation.max_tokens,
+        temperature=_temperature(spec, attempt),
+        seed=_seed(answer, direction, spec, attempt),
+    )
 
 
 def _temperature(spec: Spec, attempt: int) -> float:
@@ -180,17 +172,17 @@ def needs_retry(row: Translation, spec: Spec) -> bool:
     return may_retry and row.error not in ("noSource", "overlong") and not row.text
 
 
-def open_rows(
-    answers: Mapping[str, Answer], done: Mapping[str, Translation], spec: Spec
-) -> tuple[list[Answer], int]:
-    """Return the answers that need an attempt, and its number: first all first attempts."""
-    first = [answer for answer in answers.values() if answer.id not in done]
-    if first:
-        return first, 1
-    failed = [row for row in done.values() if needs_retry(row, spec)]
-    attempts = min((row.attempts for row in failed), default=0)
-    again = {row.id for row in failed if row.attempts == attempts}
-    return [answer for answer in answers.values() if answer.id in again], attempts + 1
+def next_attempt(answer: Answer, earlier: Translation | None, spec: Spec) -> int | None:
+    """Return the number of the attempt that an answer needs, None where it needs none."""
+    if earlier is None:
+        return 1 if has_source(answer) else None
+    return earlier.attempts + 1 if needs_retry(earlier, spec) else None
+
+
+def in_rounds(attempts: Mapping[str, int]) -> dict[str, int]:
+    """Return the attempts of one round: the earliest ones, so first all first attempts."""
+    earliest = min(attempts.values(), default=0)
+    return {name: attempt for name, attempt in attempts.items() if attempt == earliest}
 
 
 def counts(rows: Sequence[Translation]) -> dict[str, int]:

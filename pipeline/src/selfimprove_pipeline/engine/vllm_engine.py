@@ -221,11 +221,18 @@ def _set_environment(inference: Inference) -> None:
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     os.environ |= _NEEDED
-    if inference.batch_invariant:
-        os.environ["VLLM_BATCH_INVARIANT"] = "1"
     import torch  # noqa: PLC0415 - takes seconds, and may look for GPUs only now
 
-    if not torch.accelerator.is_available():
+    has_gpus = torch.accelerator.is_available()
+    if inference.batch_invariant and not has_gpus:
+        msg = (
+            "inference.batchInvariant: expected GPUs, found processors, on which vLLM's rows "
+            "depend on their batch; leave it out here"
+        )
+        raise InputError(msg)
+    if inference.batch_invariant:
+        os.environ["VLLM_BATCH_INVARIANT"] = "1"
+    if not has_gpus:
         # On processors all runs eagerly, but what ranks scored tokens; images have no compiler.
         os.environ.setdefault("TORCHDYNAMO_DISABLE", "1")
 
@@ -245,14 +252,11 @@ def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> d
         given["worker_extension_cls"] = "selfimprove_pipeline.engine.vllm_worker.Tied"
     defaults = {"disable_log_stats": True, "use_tqdm_on_load": False}
     if current_platform.is_cpu():
-        if inference.batch_invariant:
-            msg = (
-                "inference.batchInvariant: expected GPUs, found processors, on which vLLM's rows "
-                "depend on their batch; leave it out here"
-            )
-            raise InputError(msg)
         os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", _KV_CACHE_GIB)
         defaults["enforce_eager"] = True
+        # Of a prompt that is read in parts vLLM takes back what its generator has drawn, which
+        # generators of processors cannot do: a sampled row would end the engine.
+        defaults["enable_chunked_prefill"] = False
         if dtype == "auto" and _stored_dtype(model) == "float32":
             given["dtype"] = "float32"
     else:

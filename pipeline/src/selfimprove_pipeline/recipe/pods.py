@@ -64,6 +64,13 @@ class PodSettings(Part):
     resources: Resources | None = None
     """resources of the container; limits and requests are merged with the chart's by name."""
 
+    capabilities: (
+        Annotated[tuple[Literal["IPC_LOCK", "SYS_NICE"], ...], Field(max_length=2)] | None
+    ) = None
+    """capabilities of the container, instead of none: IPC_LOCK for RDMA between nodes, SYS_NICE
+    to bind memory to a processor. Only root gets them, so the container then runs as root with
+    nothing else. The restricted and baseline Pod Security Standards refuse such pods."""
+
     node_selector: Labels | None = None
     """nodeSelector that nodes must match, merged with the chart's by label."""
 

@@ -170,5 +170,6 @@ class Chat(Part):
         Field(max_length=32),
         affects("generate", "translate", "reference", "train", "evaluate"),
     ] = Field(default={})
-    """templateKwargs are handed to the template, such as `enable_thinking: "false"`; on a cluster
-    booleans and fractions are text."""
+    """templateKwargs are handed to the template, such as `enable_thinking: "false"`, or
+    `date_string` where it would write today's date; both have to be set where a template leaves
+    them open. On a cluster booleans and fractions are text."""

@@ -83,8 +83,19 @@ class Training(Part):
     micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("reference", "train")] = (
         by_profile()
     )
-    """microBatchSize is the number of pairs that one rank computes at once. It changes memory
-    and speed; the loss is the same within rounding, which still makes other weights."""
+    """microBatchSize is the number of pairs that one rank computes at once where they are padded;
+    packed passes do not read it. It changes memory and speed; the loss is the same within
+    rounding, which still makes other weights."""
+
+    layout: Annotated[Literal["packed", "padded"] | None, affects("reference", "train")] = None
+    """layout of a pass: pairs one behind another without padding (`packed`), or padded to the
+    longest of them. Unset means packed, unless the model's attention cannot be."""
+
+    tokens_per_device: Annotated[
+        int, Field(ge=128, le=1_048_576), affects("reference", "train")
+    ] = by_profile()
+    """tokensPerDevice is the most tokens of a packed pass; a longer pair has one of its own. On
+    processors small passes are faster: 1024."""
 
     max_length: Annotated[TokenCount, affects("reference", "train")] = by_profile()
     """maxLength of prompt and completion in tokens. Longer rows are counted drops, never cut."""
@@ -97,17 +108,21 @@ class Training(Part):
     )
     """saveDtype of the weights in the model folder."""
 
-    gradient_checkpointing: bool = by_profile()
-    """gradientCheckpointing computes activations again instead of keeping them."""
+    gradient_checkpointing: bool | None = None
+    """gradientCheckpointing computes activations again instead of keeping them. Unset means: where
+    those of the largest pass would not fit beside the model."""
 
-    zero_stage: Annotated[Literal[0, 1, 2, 3], affects("reference", "train")] = by_profile()
-    """zeroStage of DeepSpeed."""
+    zero_stage: Annotated[Literal[0, 1, 2, 3] | None, affects("reference", "train")] = None
+    """zeroStage of DeepSpeed. Unset means 2 where the model fits so on the GPUs that
+    `pods.training` declares, or else on eight of 80 GB, and 3 where it does not: decided once,
+    when the run begins."""
 
     offload: Annotated[Literal["none", "optimizer", "all"], affects("reference", "train")] = "none"
     """offload moves optimizer state, or parameters too, to the CPU's memory."""
 
-    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """checkpointSteps is the number of steps that a killed training loses at most."""
+    checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    """checkpointSteps is the number of steps from one checkpoint to the next. Unset means by time:
+    none in the first 20 minutes, then as often as costs at most a tenth of the time."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
     """nodes that train together. On one machine there is one."""

@@ -5,6 +5,7 @@ a folder. `commits` lays an artifact down, `models` and `checkpoints` do their s
 """
 
 import hashlib
+import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
@@ -31,7 +32,13 @@ from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.commits import Commit
-from selfimprove_pipeline.store.files import files_in, in_parallel, is_hidden, sha256_of
+from selfimprove_pipeline.store.files import (
+    files_in,
+    in_parallel,
+    is_hidden,
+    remove_empty,
+    sha256_of,
+)
 from selfimprove_pipeline.store.models import WORK, Models, is_model_payload
 from selfimprove_pipeline.store.uris import folder_uri
 
@@ -49,6 +56,8 @@ class Repository:
         self._bucket = bucket
         self._prefix = prefix
         self._models = Models(store, cache=cache)
+        self._token = secrets.token_hex(4)
+        self._counters: dict[str, int] = {}
 
     def uri(self, stage: str, key: str) -> str:
         """Return the URI of an artifact's folder, with a slash at its end."""
@@ -142,23 +151,37 @@ class Repository:
             manifest, tuple(described), lambda name, uri: self.store.upload(paths[name], uri)
         )
 
-    def append_part(
-        self, stage: str, key: str, part_name: str, rows: Sequence[Row], *, writer: str = ""
-    ) -> None:
-        """Keep rows of an unfinished artifact, after those that are there already.
+    def append_part(self, stage: str, key: str, part_name: str, rows: Sequence[Row]) -> None:
+        """Keep rows of an unfinished artifact, after those that were there at the first time.
 
-        Several may append at once if each has another name as `writer`.
+        Several repositories may append at once: each has a token in the names of its parts.
         """
         if not rows:
             return
-        names = [uri.rpartition("/")[2] for uri in self._part_uris(stage, key, part_name)]
-        counter = max((int(name[:COUNTER]) for name in names), default=0) + 1
-        name = f"{counter:0{COUNTER}d}{writer and f'-{writer}'}.jsonl"
-        self.store.write(f"{self.uri(stage, key)}parts/{part_name}/{name}", lines(rows))
+        folder = f"{self.uri(stage, key)}parts/{part_name}/"
+        if folder not in self._counters:
+            names = [uri.rpartition("/")[2] for uri in self.part_uris(stage, key, part_name)]
+            self._counters[folder] = max((int(name[:COUNTER]) for name in names), default=0)
+        self._counters[folder] += 1
+        name = f"{self._counters[folder]:0{COUNTER}d}-{self._token}.jsonl"
+        self.store.write(folder + name, lines(rows))
 
-    def parts(self, stage: str, key: str, part_name: str, kind: type[RowT]) -> tuple[RowT, ...]:
-        """Return the rows kept so far, in the order in which they were appended."""
-        uris = self._part_uris(stage, key, part_name)
+    def part_uris(self, stage: str, key: str, part_name: str) -> tuple[str, ...]:
+        """Return where the rows kept so far lie; what is there never changes."""
+        prefix = f"{self.uri(stage, key)}parts/{part_name}/"
+        return tuple(entry.uri for entry in self.store.entries(prefix))
+
+    def parts(
+        self,
+        stage: str,
+        key: str,
+        part_name: str,
+        kind: type[RowT],
+        uris: Sequence[str] | None = None,
+    ) -> tuple[RowT, ...]:
+        """Return the rows kept so far, or at some URIs alone, in the order they were appended."""
+        if uris is None:
+            uris = self.part_uris(stage, key, part_name)
         contents = in_parallel(self.store.read, uris)
         found: list[RowT] = []
         for uri, content in zip(uris, contents, strict=True):
@@ -173,6 +196,14 @@ class Repository:
     def clean(self, stage: str, key: str) -> None:
         """Delete what served the making of a finished artifact."""
         Commit(self.store, self.uri(stage, key), lambda: self.manifest(stage, key)).clean()
+
+    def discard(self, stage: str, key: str) -> None:
+        """Delete what was kept of an artifact that will not be made."""
+        folder = self.uri(stage, key)
+        self.store.delete([entry.uri for entry in self.store.entries(folder)])
+        local = self.store.local(folder)
+        if local is not None:
+            remove_empty(local)
 
     def checkpoints(self, stage: str, key: str) -> Checkpoints:
         """Return the checkpoints of a training that has not ended yet."""
@@ -253,10 +284,6 @@ class Repository:
         except ValueError as error:
             message = f"{uri} is truncated or altered; delete it and run again"
             raise ArtifactError(message) from error
-
-    def _part_uris(self, stage: str, key: str, part_name: str) -> list[str]:
-        prefix = f"{self.uri(stage, key)}parts/{part_name}/"
-        return [entry.uri for entry in self.store.entries(prefix)]
 
     def _parsed(
         self, stage: str, key: str, name: str, kind: type[RowT], content: bytes

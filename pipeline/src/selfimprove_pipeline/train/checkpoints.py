@@ -3,22 +3,26 @@
 The vault is the stage's view of storage; rank 0 alone talks to it and tells the others, but that
 each machine uploads the files of its own ranks and downloads those of all. It keeps with a
 checkpoint the label it was made under, because DeepSpeed's files fit exactly one number of
-ranks, ZeRO stage and precision.
+ranks, ZeRO stage and precision. `pace` says when one is due, `upload` brings it to the store.
 """
 
 import logging
 import shutil
 from collections.abc import Callable
-from itertools import chain
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from typing_extensions import override
 
-from selfimprove_pipeline.artifacts import File, ReferenceLogps
+from selfimprove_pipeline.artifacts import ReferenceLogps
 from selfimprove_pipeline.train import ranks
+from selfimprove_pipeline.train.layout import Layout
+from selfimprove_pipeline.train.pace import Pace
 from selfimprove_pipeline.train.rows import TokenRow
+from selfimprove_pipeline.train.upload import Shelf, Upload
 
 OnStep = Callable[[int, int, dict[str, float]], None]
 """Called on rank 0 after every step with the step, the number of steps and the measures."""
@@ -26,14 +30,17 @@ OnStep = Callable[[int, int, dict[str, float]], None]
 log = logging.getLogger(__name__)
 
 
-class Vault(Protocol):
+class Vault(Shelf, Protocol):
     """What the stage needs of storage. Only rank 0 calls it, unless a method says otherwise."""
 
     def load_reference(self) -> tuple[ReferenceLogps, ...] | None:
         """Return the rows saved for this M_t and these pairs, None when there are none."""
 
-    def save_reference(self, rows: tuple[ReferenceLogps, ...]) -> None:
-        """Keep the rows."""
+    def save_reference(self, rows: tuple[ReferenceLogps, ...], layout: Layout) -> None:
+        """Keep the rows and the layout of the passes that made them."""
+
+    def reference_layout(self) -> Layout | None:
+        """Return the layout of the saved rows, None when there are none or it is not known."""
 
     def latest_checkpoint(self) -> tuple[int, str] | None:
         """Return the newest checkpoint's step and label, None when there is none."""
@@ -41,45 +48,76 @@ class Vault(Protocol):
     def fetch_checkpoint(self, step: int) -> Path:
         """Return a local folder with a checkpoint's files; the first rank of a machine calls it."""
 
-    def drop_checkpoint(self, step: int) -> None:
-        """Make a step count no longer, before its files are replaced."""
-
-    def upload_checkpoint(self, step: int, folder: Path) -> tuple[File, ...]:
-        """Keep a machine's files of a step; the first rank of each machine calls it."""
-
-    def finish_checkpoint(self, step: int, label: str, files: tuple[File, ...]) -> None:
-        """Make a step count, as the newest, with the files of all machines."""
-
 
 class Checkpoints(TrainerCallback):
-    """Asks for a checkpoint every `every` steps but the last, keeps it, and reports each step."""
+    """Asks for checkpoints, keeps them beside the training, and reports each step.
 
-    def __init__(self, vault: Vault, *, every: int, label: str, on_step: OnStep | None) -> None:
+    `pace` says after which steps, never the last; the first rank's clock decides for all. A disk
+    holds one at a time: what training was resumed from goes when it is loaded, and what was saved
+    goes when the vault has it, which keeps the one before until then. Used as a context, it has
+    let go of all files at the end of the block.
+    """
+
+    def __init__(
+        self,
+        vault: Vault,
+        *,
+        pace: Pace,
+        label: str,
+        on_step: OnStep | None,
+        resumed: Path | None = None,
+    ) -> None:
         self._vault = vault
-        self._every = every
+        self._pace = pace
         self._label = label
         self._on_step = on_step
+        self._resumed = resumed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="checkpoint")
+        self._upload: Upload | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None
+    ) -> None:
+        """End an upload in flight: the model is written, or training has failed.
+
+        No machine uploads any more when the block has ended well: the vault's checkpoints are
+        about to be deleted. After a failure nobody is waited for, ranks may be gone.
+        """
+        if self._upload is not None:
+            self._upload.cancel()
+            if kind is None:
+                self._upload.join()
+        if kind is None:
+            ranks.meet()
 
     @override
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        self._forget_resumed()
+        if self._upload is not None:
+            self._upload.advance()
+            self._let_go()
         step = state.global_step
-        control.should_save = step % self._every == 0 and step < state.max_steps
+        control.should_save = step < state.max_steps and self._is_due(step)
+        if control.should_save:
+            self._pace.wait()
+            if self._upload is not None:
+                self._upload.settle()
+                self._let_go()
 
     @override
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        step, vault = state.global_step, self._vault
+        step = state.global_step
         folder = Path(str(args.output_dir)) / f"checkpoint-{step}"
-        ranks.meet()  # the folder has the files of all ranks of this machine
-        ranks.from_first(lambda: vault.drop_checkpoint(step))
-        parts = ranks.from_each_node(lambda: vault.upload_checkpoint(step, folder))
-        if ranks.is_first():
-            vault.finish_checkpoint(step, self._label, tuple(chain(*parts.values())))
-        elif ranks.is_first_here():
-            shutil.rmtree(folder)  # transformers keeps the newest of rank 0's machine alone
+        upload = Upload(self._vault, self._thread, step=step, label=self._label, folder=folder)
+        self._upload = None if upload.has_ended else upload
+        self._pace.go_on()
 
     @override
     def on_log(
@@ -88,6 +126,22 @@ class Checkpoints(TrainerCallback):
         logs: dict[str, float] = kwargs["logs"]
         if state.is_world_process_zero and self._on_step is not None and "loss" in logs:
             self._on_step(state.global_step, state.max_steps, dict(logs))
+
+    def _is_due(self, step: int) -> bool:
+        """Say on every rank alike whether to save. Where it asks the clock, all ranks meet."""
+        if self._pace.every is not None:
+            return self._pace.is_due(step)
+        return self._upload is None and ranks.from_first(lambda: self._pace.is_due(step))
+
+    def _let_go(self) -> None:
+        if self._upload is not None and self._upload.has_ended:
+            self._upload = None
+
+    def _forget_resumed(self) -> None:
+        # transformers reads the last of it at the start of the first step.
+        if self._resumed is not None and ranks.is_first_here():
+            shutil.rmtree(self._resumed, ignore_errors=True)
+        self._resumed = None
 
 
 def resumable(vault: Vault, label: str) -> int | None:

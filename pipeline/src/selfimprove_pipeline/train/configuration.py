@@ -5,6 +5,7 @@ what bf16 can represent. ZeRO 1 to 3 train bf16 weights with DeepSpeed's fp32 ma
 is PyTorch's DistributedDataParallel on fp32 weights under autocast. `trainer` uses the result.
 """
 
+from collections.abc import Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from peft import LoraConfig
 from trl.trainer.dpo_config import DPOConfig
 
 from selfimprove_pipeline.recipe.training import Training
-from selfimprove_pipeline.train.plan import Shape
+from selfimprove_pipeline.train.layout import has_soft_cap
+from selfimprove_pipeline.train.plan import Plan
 
 DTYPES = {
     "bf16": torch.bfloat16,
@@ -23,6 +25,10 @@ DTYPES = {
     "float16": torch.float16,
     "float32": torch.float32,
 }
+
+COLLECTIVE_SECONDS = 4 * 3600
+"""Seconds that ranks wait for each other; transformers' own 30 minutes are short for the
+download of a checkpoint: 12 bytes a parameter, and the other ranks wait for it in a gather."""
 
 
 def compute_dtype(training: Training) -> torch.dtype:
@@ -36,9 +42,12 @@ def load_dtype(training: Training) -> torch.dtype:
     return torch.float32 if in_place else compute_dtype(training)
 
 
-def dpo_config(training: Training, *, folder: Path, shape: Shape) -> DPOConfig:
+def dpo_config(
+    training: Training, *, folder: Path, model: Mapping[str, Any], plan: Plan
+) -> DPOConfig:
     """Return TRL's settings; making them starts the process group.
 
+    `model` is M_t's config.json. Gradient checkpointing is left to whoever knows all ranks' memory.
     The plan covers all epochs, so for transformers there is one. Rows are never cut
     (`max_length`), and checkpoints are asked for by `checkpoints.Checkpoints`.
     """
@@ -49,9 +58,9 @@ def dpo_config(training: Training, *, folder: Path, shape: Shape) -> DPOConfig:
         bf16=training.precision == "bf16",
         deepspeed=deepspeed_config(training),
         ddp_find_unused_parameters=False,
-        gradient_checkpointing=training.gradient_checkpointing,
-        per_device_train_batch_size=shape.micro,
-        gradient_accumulation_steps=shape.accumulation,
+        gradient_checkpointing=False,
+        per_device_train_batch_size=plan.micro,
+        gradient_accumulation_steps=plan.accumulation,
         num_train_epochs=1,
         learning_rate=training.learning_rate,
         lr_scheduler_type=training.lr_scheduler,
@@ -63,13 +72,17 @@ def dpo_config(training: Training, *, folder: Path, shape: Shape) -> DPOConfig:
         precompute_ref_log_probs=True,
         router_aux_loss_coef=0.0,
         seed=training.seed,
-        model_init_kwargs={"dtype": str(load_dtype(training)).removeprefix("torch.")},
+        model_init_kwargs={
+            "dtype": str(load_dtype(training)).removeprefix("torch."),
+            # SDPA leaves a soft cap out without a word; the engine that generates applies it.
+            **({"attn_implementation": "eager"} if has_soft_cap(model) else {}),
+        },
         remove_unused_columns=False,
         dataloader_pin_memory=not cpu,
         logging_steps=1,
         logging_nan_inf_filter=False,
-        save_strategy="no",
-        save_total_limit=1,
+        save_strategy="no",  # nor is one deleted but by `checkpoints`: it may be on its way
+        ddp_timeout=COLLECTIVE_SECONDS,
         report_to=list(training.report_to) or "none",
         disable_tqdm=True,
         log_level="warning",
@@ -116,16 +129,17 @@ def lora_config(training: Training) -> LoraConfig | None:
     )
 
 
-def label(training: Training, shape: Shape) -> str:
+def label(training: Training, plan: Plan) -> str:
     """Return what a checkpoint's files depend on; one of another label cannot be resumed."""
     parts = {
-        "world": shape.world,
+        "world": plan.batches.world,
         "zero": training.zero_stage,
         "offload": training.offload,
         "precision": training.precision,
         "method": training.method,
-        "micro": shape.micro,
-        "accumulation": shape.accumulation,
+        "layout": plan.layout,
+        "micro": plan.micro,
+        "accumulation": plan.accumulation,
         **{name: version(name) for name in ("trl", "transformers", "deepspeed", "torch")},
     }
     return " ".join(f"{name}={value}" for name, value in parts.items())

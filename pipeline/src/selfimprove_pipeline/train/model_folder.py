@@ -1,7 +1,8 @@
 """The model folder of M_(t+1): an ordinary Hugging Face folder that vLLM and others load.
 
 Weights come from the fp32 masters, not from the bf16 copy that trained. Rank 0 loads M_t once
-more, puts the masters in and saves it, so names, ties and sharding are those of M_t. Tokenizer
+more, puts the masters in and saves it, so names, ties and sharding are those of M_t. Each is
+compared with M_t's and cast on the device, so the CPU never holds fp32 copies of all. Tokenizer
 files are copied byte by byte.
 """
 
@@ -23,8 +24,8 @@ from selfimprove_pipeline.artifacts import TOKENIZER_FILES
 
 GENERATION = "generation_config.json"
 
-Masters = dict[str, Tensor]
-"""Trained parameters by name, in fp32 on the CPU."""
+Masters = Iterable[tuple[str, Tensor]]
+"""Trained parameters by name, in fp32 on the device, gathered one at a time."""
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,12 @@ class Changed:
         }
 
 
-def masters(model: torch.nn.Module, *, keep: bool) -> Masters:
-    """Return the trained parameters; every rank must call it, those with `keep` get them."""
-    found = {}
+def masters(model: torch.nn.Module) -> Masters:
+    """Yield the trained parameters; every rank must take them all, in step with the others."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             full = safe_get_full_fp32_param(parameter)
-            if keep:
-                found[name] = (parameter.data if full is None else full).float().cpu()
-    return found
+            yield name, (parameter.data if full is None else full).float()
 
 
 def save_full(
@@ -82,10 +80,15 @@ def save_full(
     """Write M_t with all its weights replaced; training started from them in `start_dtype`."""
     changed = Changed()
     base = AutoModelForCausalLM.from_pretrained(model, dtype="auto")
-    for name, parameter in base.named_parameters():
-        start = parameter.data.to(start_dtype).float()
-        changed.count(start=start, master=trained[name], dtype=target.dtype)
-        parameter.data = trained[name].to(target.dtype)
+    left = dict(base.named_parameters())
+    for name, master in trained:
+        parameter = left.pop(name)
+        start = parameter.data.to(master.device).to(start_dtype).float()
+        changed.count(start=start, master=master, dtype=target.dtype)
+        parameter.data = master.to(target.dtype).to("cpu", copy=True)
+    if left:
+        msg = f"expected every parameter of the model among those trained, found no {min(left)}"
+        raise RuntimeError(msg)
     _save(base, model, target)
     return changed
 
@@ -101,8 +104,8 @@ def save_merged(
     changed = Changed()
     base = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
     wrapped = get_peft_model(base, lora)
-    for name, value in adapter.items():
-        wrapped.get_parameter(name).data = value
+    for name, value in adapter:
+        wrapped.get_parameter(name).data = value.to("cpu", copy=True)
     for start, merged in _merged_weights(wrapped):
         changed.count(start=start, master=merged, dtype=target.dtype)
     _save_adapter(wrapped, target.folder / "adapter")

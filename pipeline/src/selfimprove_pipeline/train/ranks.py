@@ -8,6 +8,7 @@ import gc
 import os
 import socket
 from collections.abc import Callable, Mapping
+from datetime import timedelta
 from typing import TypeVar
 
 import deepspeed  # type: ignore[import-untyped]
@@ -39,6 +40,15 @@ def use_plain_collectives() -> None:
     PyTorch's gloo does the same and needs no compiler in the image.
     """
     deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
+def connect_cpus(seconds: int) -> None:
+    """Start the process group where there is no GPU; its ranks wait so long for each other.
+
+    On CPUs transformers starts it without its own `ddp_timeout`.
+    """
+    if not torch.cuda.is_available() and not torch.distributed.is_initialized():
+        torch.distributed.init_process_group("gloo", timeout=timedelta(seconds=seconds))
 
 
 def connect_deepspeed() -> None:
@@ -88,6 +98,15 @@ def from_first(compute: Callable[[], ValueT]) -> ValueT:
         torch.distributed.broadcast_object_list(values, src=0)
     (value,) = values
     return value  # type: ignore[return-value]
+
+
+def any_of(value: bool) -> bool:
+    """Return on every rank whether it is true on any, once they have found each other."""
+    if not torch.distributed.is_initialized():
+        return value
+    values = [value] * torch.distributed.get_world_size()
+    torch.distributed.all_gather_object(values, value)
+    return any(values)
 
 
 def from_each_node(compute: Callable[[], ValueT]) -> Mapping[str, ValueT]:

@@ -47,6 +47,12 @@ class TokenRow:
         """Tokens of the longer side, prompt included."""
         return len(self.prompt_ids) + max(len(self.chosen_ids), len(self.rejected_ids))
 
+    def tokens(self, *, with_rejected: bool) -> int:
+        """Tokens of the chosen side or of both, the prompt in each."""
+        chosen = len(self.prompt_ids) + len(self.chosen_ids)
+        rejected = len(self.prompt_ids) + len(self.rejected_ids)
+        return chosen + (rejected if with_rejected else 0)
+
 
 @dataclass(frozen=True)
 class Rows:

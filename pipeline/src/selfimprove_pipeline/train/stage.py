@@ -7,10 +7,12 @@ first rank of each other machine talks to the vault. The parts are `rows`, `plan
 """
 
 import json
+import logging
 import time
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -25,14 +27,27 @@ from selfimprove_pipeline.recipe.sources import Chat
 from selfimprove_pipeline.recipe.training import Training
 from selfimprove_pipeline.train import checkpoints, model_folder, ranks, trackers
 from selfimprove_pipeline.train import configuration as config
+from selfimprove_pipeline.train.activations import recomputes
 from selfimprove_pipeline.train.card import model_card
 from selfimprove_pipeline.train.checkpoints import OnStep, Vault
+from selfimprove_pipeline.train.layout import Layout, packable
 from selfimprove_pipeline.train.objective import Objective, PreferenceObjective, SftObjective
-from selfimprove_pipeline.train.plan import Shape, Slot, global_batches, micro_batches
+from selfimprove_pipeline.train.pace import Clock, Pace
+from selfimprove_pipeline.train.plan import Batches, Plan, global_batches, packed, padded
 from selfimprove_pipeline.train.rows import NO_PAIRS, Rows, TokenRow, tokenize
-from selfimprove_pipeline.train.trainer import PairTrainer, References, Work, fp32_buffers
+from selfimprove_pipeline.train.trainer import (
+    PairTrainer,
+    References,
+    Skeleton,
+    Work,
+    skeleton_of,
+)
 
 METRICS = "metrics.jsonl"
+MOST_APART: Final = {"bf16": 0.02, "fp32": 1e-4}
+"""How many nats a token the layouts may differ by precision, before packing is given up."""
+
+log = logging.getLogger(__name__)
 
 
 class Job(BaseModel):
@@ -66,6 +81,8 @@ class Report(BaseModel):
     drops: dict[str, dict[str, int]]
     measures: dict[str, float]
     seconds: dict[str, float]
+    layout: Layout
+    """layout of the passes."""
 
 
 @dataclass(frozen=True)
@@ -73,47 +90,78 @@ class _Setting:
     """What `run` works out before the model is loaded."""
 
     job: Job
+    config: dict[str, Any]
+    """config is M_t's config.json."""
+    skeleton: Skeleton
     objective: Objective
     pairs: int
     rows: Rows
-    shape: Shape
-    work: Work
-    checkpoint: Path | None
     renderer: Renderer
 
-    @property
-    def label(self) -> str:
-        return config.label(self.job.training, self.shape)
+    def plan(self, layout: Layout, *, micro: int) -> Plan:
+        """Return all passes in a layout, those padded with `micro` pairs."""
+        training = self.job.training
+        rows, size = self.rows.kept, training.global_batch_size
+        batches = Batches(
+            rows=rows,
+            steps=global_batches(len(rows), size=size, epochs=training.epochs, seed=training.seed),
+            first_epoch=-(-len(rows) // size),
+            world=ranks.world_size(),
+            normalization=training.nll_normalization,
+            compares=self.objective.compares,
+        )
+        if layout == "packed":
+            return packed(batches, budget=training.tokens_per_device)
+        return padded(batches, micro=micro)
+
+    def dpo_config(self, plan: Plan) -> DPOConfig:
+        """Return TRL's settings for a plan; making them starts the process group."""
+        training = self.job.training
+        folder = self.job.scratch / "trainer"
+        args = config.dpo_config(training, folder=folder, model=self.config, plan=plan)
+        size, world = self.skeleton.parameters, plan.batches.world
+        args.gradient_checkpointing = ranks.any_of(
+            recomputes(training, self.config, tokens=plan.largest, parameters=size, world=world)
+        )
+        return args
 
 
-def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
-    """Train and write the model folder; raise InputError when no pair is short enough."""
+def run(
+    job: Job, vault: Vault, on_step: OnStep | None = None, *, clock: Clock = time.monotonic
+) -> Report:
+    """Train and write the model folder; raise InputError when no pair is short enough.
+
+    `clock` is what checkpoints by time go by.
+    """
     started = time.monotonic()
     ranks.free_memory()
     trackers.check(job.training.report_to)
     ranks.describe_single_rank()
     ranks.use_plain_collectives()
     disable_progress_bar()  # type: ignore[no-untyped-call]
+    ranks.connect_cpus(config.COLLECTIVE_SECONDS)
     training = job.training
-    shape = Shape(training.global_batch_size, training.micro_batch_size, ranks.world_size())
-    buffers = fp32_buffers(str(job.model))
-    args = config.dpo_config(training, folder=job.scratch / "trainer", shape=shape)
-    if training.zero_stage:
-        ranks.connect_deepspeed()
-    setting = _prepare(job, vault, shape, buffers)
-    trainer = _trainer(setting, args)
+    setting = _prepare(job)
+    trainer = _trainer(setting, vault)
+    plan = trainer.work.plan
     referenced = time.monotonic()
-    if setting.work.references is None and ranks.is_first():
-        vault.save_reference(checkpoints.reference_rows(setting.rows.kept, trainer.references))
-    trainer.add_callback(
-        checkpoints.Checkpoints(
-            vault, every=training.checkpoint_steps, label=setting.label, on_step=on_step
-        )
-    )
-    trainer.train(resume_from_checkpoint=str(setting.checkpoint) if setting.checkpoint else None)
-    trained = time.monotonic()
-    report = _report(setting, trainer)
-    shares = _write(setting, trainer, report)
+    if trainer.work.references is None and ranks.is_first():
+        found = checkpoints.reference_rows(setting.rows.kept, trainer.references)
+        vault.save_reference(found, plan.layout)
+    label = config.label(training, plan)
+    checkpoint = _checkpoint(vault, label)
+    with checkpoints.Checkpoints(
+        vault,
+        pace=Pace(training.checkpoint_steps, clock),
+        label=label,
+        on_step=on_step,
+        resumed=checkpoint,
+    ) as kept:
+        trainer.add_callback(kept)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        trained = time.monotonic()
+        report = _report(setting, trainer)
+        shares = _write(setting, trainer, report)
     trainer.release()
     seconds = {
         "reference": referenced - started,
@@ -123,10 +171,7 @@ def run(job: Job, vault: Vault, on_step: OnStep | None = None) -> Report:
     return report.model_copy(update={"measures": report.measures | shares, "seconds": seconds})
 
 
-def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tensor]) -> _Setting:
-    if ranks.from_first(lambda: job.output.is_dir() and any(job.output.iterdir())):
-        msg = f"expected an empty output folder, found files in {job.output.name}"
-        raise InputError(msg)
+def _prepare(job: Job) -> _Setting:
     pairs = artifacts.rows(artifacts.Pair, job.pairs.read_bytes())
     renderer = Renderer(job.model, job.chat)
     rows = tokenize(pairs, renderer, max_length=job.training.max_length)
@@ -138,18 +183,72 @@ def _prepare(job: Job, vault: Vault, shape: Shape, buffers: dict[str, torch.Tens
             f"found none among {len(pairs)}; raise it or look at the pairs"
         )
         raise InputError(msg)
-    label = config.label(job.training, shape)
-    objective = _objective(job)
-    references = _references(vault, rows.kept) if objective.compares else {}
-    checkpoint = _checkpoint(vault, label)
-    work = Work(
-        rows=rows.kept,
-        slots=_slots(job.training, rows.kept, shape),
-        first_pass=-(-len(rows.kept) // shape.batch) * shape.accumulation,
-        references=references,
-        buffers=buffers,
+    return _Setting(
+        job=job,
+        config=json.loads((job.model / "config.json").read_text()),
+        skeleton=skeleton_of(str(job.model)),
+        objective=_objective(job),
+        pairs=len(pairs),
+        rows=rows,
+        renderer=renderer,
     )
-    return _Setting(job, objective, len(pairs), rows, shape, work, checkpoint, renderer)
+
+
+def _trainer(setting: _Setting, vault: Vault) -> PairTrainer:
+    """Return the trainer, its references computed: packed where it may, else padded."""
+    job, training = setting.job, setting.job.training
+    layout: Layout = "padded"
+    if training.layout != "padded" and packable(setting.config):
+        layout = "packed"
+    plan = setting.plan(layout, micro=training.micro_batch_size)
+    args = setting.dpo_config(plan)
+    if training.zero_stage:
+        ranks.connect_deepspeed()
+    if ranks.from_first(lambda: job.output.is_dir() and any(job.output.iterdir())):
+        msg = f"expected an empty output folder, found files in {job.output.name}"
+        raise InputError(msg)
+    references = _references(vault, setting.rows.kept) if setting.objective.compares else {}
+    known = ranks.from_first(vault.reference_layout) if references else None
+    if layout == "packed" and known != "padded":
+        most_apart = None if known else MOST_APART[training.precision]
+        trainer = _try(setting, args, plan, references, most_apart)
+        if not trainer.refused:
+            return trainer
+        log.warning(
+            "expected equal log-probabilities of the packed and the padded layout, found others "
+            "with this model's attention; training goes on padded, one pair at a time"
+        )
+        trainer.release()
+        del trainer
+        ranks.free_memory()
+    if layout == "packed":
+        # microBatchSize is not in the key of a packed run, so its fall-back must not read it.
+        plan = setting.plan("padded", micro=1)
+        args = setting.dpo_config(plan)
+    return _try(setting, args, plan, references, None)
+
+
+def _try(
+    setting: _Setting,
+    args: DPOConfig,
+    plan: Plan,
+    references: References | None,
+    most_apart: float | None,
+) -> PairTrainer:
+    work = Work(
+        rows=setting.rows.kept,
+        plan=plan,
+        most_apart=most_apart,
+        references=references,
+        buffers=setting.skeleton.buffers,
+    )
+    return PairTrainer(
+        str(setting.job.model),
+        args=args,
+        work=work,
+        objective=setting.objective,
+        lora=config.lora_config(setting.job.training),
+    )
 
 
 def _objective(job: Job) -> Objective:
@@ -171,29 +270,6 @@ def _checkpoint(vault: Vault, label: str) -> Path | None:
     return ranks.from_each_node(lambda: vault.fetch_checkpoint(step))[ranks.node()]
 
 
-def _slots(training: Training, rows: tuple[TokenRow, ...], shape: Shape) -> list[list[Slot]]:
-    """Return this rank's micro-batches over all steps."""
-    batches = global_batches(
-        len(rows), size=shape.batch, epochs=training.epochs, seed=training.seed
-    )
-    steps = [
-        micro_batches(rows, batch, shape, normalization=training.nll_normalization)
-        for batch in batches
-    ]
-    return [micro_step[ranks.rank()] for step in steps for micro_step in step]
-
-
-def _trainer(setting: _Setting, args: DPOConfig) -> PairTrainer:
-    training = setting.job.training
-    return PairTrainer(
-        str(setting.job.model),
-        args=args,
-        work=setting.work,
-        objective=setting.objective,
-        lora=config.lora_config(training),
-    )
-
-
 def _report(setting: _Setting, trainer: PairTrainer) -> Report:
     history = _history(trainer)
     seconds = sum(row["seconds"] for row in history)
@@ -210,8 +286,10 @@ def _report(setting: _Setting, trainer: PairTrainer) -> Report:
             "trainLoss": sum(row["loss"] for row in history) / len(history),
             **(_rewards(history[-1]) if setting.objective.compares else {}),
             "tokensPerSecond": sum(row["tokens"] for row in history) / seconds,
+            "usefulTokens": trainer.work.plan.useful,
         },
         seconds={},
+        layout=trainer.work.plan.layout,
     )
 
 
@@ -226,12 +304,14 @@ def _history(trainer: PairTrainer) -> list[dict[str, float]]:
 
 def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str, float]:
     """Write the model folder on the first rank; return the shares of changed weights."""
-    weights = model_folder.masters(trainer.policy, keep=ranks.is_first())
+    weights = model_folder.masters(trainer.policy)
     shares = {}
     # From here on from_pretrained means whole weights, not ZeRO-3 parts: for the first rank now,
     # for all when another training follows in this process.
     unset_hf_deepspeed_config()  # type: ignore[no-untyped-call]
-    if ranks.is_first():
+    if not ranks.is_first():
+        deque(weights, maxlen=0)  # gathers are collective
+    else:
         shares = _write_model(setting, weights).shares()
         _write_beside(setting, trainer, report)
         model_folder.open_to_readers(setting.job.output)

@@ -4,15 +4,17 @@ What is TRL's stays TRL's: loading the model, PEFT, the fused head that gives lo
 without logits, DeepSpeed, the loop and the trackers. Four hooks differ: dataset preparation
 (`rows` has tokenised), the data loader (`plan` has ordered), the loss (`objective`) and the
 reference pass, which computes or takes what `stage` hands over, unless the objective compares
-with nothing. Written against TRL 1.16.
+with nothing. A pass is padded or packed, see `batches`; before packed ones are trusted with a
+model, two rows go through both layouts. Written against TRL 1.16.
 """
 
 import functools
 import gc
 import math
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any, Final, NamedTuple, cast
 
 import torch
 import torch.distributed
@@ -33,19 +35,24 @@ from transformers import (
     PrinterCallback,
 )
 from trl.models.utils import prepare_deepspeed
+from trl.trainer import dpo_trainer
 from trl.trainer.dpo_config import DPOConfig
 from trl.trainer.dpo_trainer import DPOTrainer
+from trl.trainer.utils import add_fused_lm_head
 from typing_extensions import override
 
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.train.batches import Collator, SlotRows, columns
+from selfimprove_pipeline.train import attention, ranks
+from selfimprove_pipeline.train.batches import Batch, SlotRows, collator, columns, logps
+from selfimprove_pipeline.train.layout import Layout
 from selfimprove_pipeline.train.model_folder import forget_generation
 from selfimprove_pipeline.train.objective import Objective
-from selfimprove_pipeline.train.plan import Slot
+from selfimprove_pipeline.train.plan import Plan, Slot
 from selfimprove_pipeline.train.rows import TokenRow
 
 References = dict[int, tuple[float, float]]
 """Reference log-probabilities (chosen, rejected) by row index."""
+_LAYOUTS: Final[tuple[Layout, ...]] = ("padded", "packed")
 
 
 @dataclass(frozen=True)
@@ -53,31 +60,52 @@ class Work:
     """What this rank trains on."""
 
     rows: tuple[TokenRow, ...]
-    slots: list[list[Slot]]
-    """slots of this rank's micro-batches, over all steps."""
-    first_pass: int
-    """first_pass is the number of micro-batches in which every row occurs once."""
+    plan: Plan
+    most_apart: float | None
+    """most_apart is how many nats a token the layouts may differ, None when this was settled."""
     references: References | None
     """references, None when this trainer has to compute them."""
     buffers: dict[str, Tensor]
-    """buffers of M_t in fp32, see `fp32_buffers`."""
+    """buffers of M_t in fp32, see `skeleton_of`."""
 
 
-def fp32_buffers(model: str) -> dict[str, Tensor]:
-    """Return the buffers that M_t computes rather than loads, such as rotary frequencies.
+def _no_hash(_: torch.nn.Module) -> str:
+    return ""
 
-    Call it before DeepSpeed is configured, else they come out in bf16.
+
+# It would name TRL's cache of reference log-probabilities, which is never used here: 92 s of every
+# rank for a model of 8 billion parameters.
+vars(dpo_trainer)["hash_module"] = _no_hash
+
+
+class Skeleton(NamedTuple):
+    """What a model tells of itself without its weights."""
+
+    buffers: dict[str, Tensor]
+    """buffers that it computes rather than loads, such as rotary frequencies, in fp32."""
+    parameters: int
+
+
+def skeleton_of(model: str) -> Skeleton:
+    """Return what M_t tells of itself.
+
+    Call it before DeepSpeed is configured, else the buffers come out in bf16.
     """
     with init_empty_weights(include_buffers=False):
         skeleton = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
             AutoConfig.from_pretrained(model)
         )
     stored = skeleton.state_dict().keys()
-    return {name: value for name, value in skeleton.named_buffers() if name not in stored}
+    buffers = {name: value for name, value in skeleton.named_buffers() if name not in stored}
+    return Skeleton(buffers, sum(parameter.numel() for parameter in skeleton.parameters()))
 
 
 class PairTrainer(DPOTrainer):
-    """Trains on planned micro-batches with the loss of `objective`."""
+    """Trains on planned passes with the loss of `objective`.
+
+    `refused` says that the model cannot be trusted with the packed ones: then nothing was computed
+    and it must not train.
+    """
 
     loss_is_scaled_for_ga = True  # the weights normalise; transformers must not divide again
 
@@ -96,13 +124,20 @@ class PairTrainer(DPOTrainer):
         self._since = time.monotonic()
         tokenizer = AutoTokenizer.from_pretrained(model, local_files_only=True)
         pad = tokenizer.pad_token_id
+        self._collators = {
+            layout: collator(
+                layout,
+                tokenizer.eos_token_id if pad is None else pad,
+                with_rejected=objective.compares,
+            )
+            for layout in _LAYOUTS
+        }
+        self.refused = False
         super().__init__(
             model=model,
             args=args,
             train_dataset=columns(work.rows),
-            data_collator=Collator(
-                tokenizer.eos_token_id if pad is None else pad, with_rejected=objective.compares
-            ),
+            data_collator=self._collators[work.plan.layout],
             processing_class=tokenizer,
             peft_config=lora,
         )
@@ -117,44 +152,92 @@ class PairTrainer(DPOTrainer):
         """The model that trains, unwrapped."""
         return cast("torch.nn.Module", self.model)
 
+    def _base(self) -> PreTrainedModel:
+        """Return the model without an adapter around it."""
+        found = self.policy
+        base = found.get_base_model() if isinstance(found, PeftModel) else found
+        return cast("PreTrainedModel", base)
+
     @override
     def _prepare_dataset(self, dataset: Dataset, *_: Any, **__: Any) -> Dataset:
         return dataset
 
     @override
-    def _prepare_inputs(self, inputs: dict[str, Tensor]) -> dict[str, Tensor]:
+    def _prepare_inputs(self, inputs: Batch) -> Batch:
         # transformers casts floats to bf16 under DeepSpeed: a sum of -155.49 nats becomes -155.
-        return {name: value.to(self.args.device) for name, value in inputs.items()}
+        return {
+            name: value.to(self.args.device) if isinstance(value, Tensor) else value
+            for name, value in inputs.items()
+        }
 
     @override
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         self._restore_buffers()
-        if not self._objective.compares:
+        base = self._base()
+        add_fused_lm_head(base, outputs=("log_probs",))  # TRL asks for measures that we have not
+        needs_references = self._objective.compares and not self.references
+        needs_verdict = self.work.plan.layout == "packed" and self.work.most_apart is not None
+        if self.work.plan.layout == "packed":
+            attention.register()
+        model = self._reference_model() if needs_references or needs_verdict else None
+        if model is not None and needs_verdict:
+            self.refused = not self._packing_holds(model, dataset)
+        if self.work.plan.layout == "packed" and not self.refused:
+            base.set_attn_implementation(attention.NAME)
+        if self.refused or not self._objective.compares:
             return dataset
-        if not self.references:
-            self.references = self._reference_pass(dataset)
+        if model is not None and needs_references:
+            self.references = self._reference_pass(model, dataset)
         known = [self.references[index] for index in range(len(dataset))]
         chosen, rejected = ([row[side] for row in known] for side in (0, 1))
         with_chosen = dataset.add_column("ref_chosen_logps", chosen)
         return with_chosen.add_column("ref_rejected_logps", rejected)
 
-    def _reference_pass(self, dataset: Dataset) -> References:
-        """Compute every row once under M_t, in the very micro-batches that training will see."""
-        model = self._reference_model()
+    def _packing_holds(self, model: torch.nn.Module, dataset: Dataset) -> bool:
+        """Say whether the two shortest rows have like log-probabilities in both layouts.
+
+        Models whose attention does not heed the packing have others: tokens see their neighbours.
+        """
+        base, batches = self._base(), self.work.plan.batches
+        shortest = sorted(range(len(dataset)), key=batches.tokens)[:2]
+        examples = [SlotRows(dataset)[Slot(row, 1.0, 1.0)] for row in shortest]
+        found = {}
+        plain = base.config._attn_implementation  # noqa: SLF001  has no public name
+        for layout, name in zip(_LAYOUTS, (plain, attention.NAME), strict=True):
+            base.set_attn_implementation(name)
+            inputs = self._prepare_inputs(self._collators[layout](examples))
+            try:
+                found[layout] = self._reference_logps(model, inputs)
+            except TypeError:  # its forward does not take what packing has to tell
+                return False
+        sides = ("chosen_ids", "rejected_ids") if self._objective.compares else ("chosen_ids",)
+        sizes = [len(example[side]) for side in sides for example in examples]
+        tokens = torch.tensor(sizes, device=self.args.device)
+        apart = float(((found["packed"] - found["padded"]).abs() / tokens).max())
+        return ranks.from_first(lambda: apart <= cast("float", self.work.most_apart))
+
+    def _reference_pass(self, model: torch.nn.Module, dataset: Dataset) -> References:
+        """Compute every row once under M_t, in the very passes that training will see."""
         own: References = {}
-        for batch in self._loader(dataset, self.work.slots[: self.work.first_pass]):
+        slots = self.work.plan.of_rank(ranks.rank())[: self.work.plan.first_epoch]
+        for batch in self._loader(dataset, slots):
             inputs = self._prepare_inputs(batch)
-            chosen, rejected = self.compute_ref_log_probs(  # type: ignore[no-untyped-call]
-                model, _model_inputs(inputs)
-            )
+            chosen, rejected = self._reference_logps(model, inputs).chunk(2)
             real = inputs["weight"] > 0
-            indices, *logps = (x[real].tolist() for x in (inputs["row"], chosen, rejected))
-            own |= dict(zip(indices, zip(*logps, strict=True), strict=True))
-        found = _merged(own)
-        if not all(math.isfinite(logp) for logps in found.values() for logp in logps):
+            indices, *found = (x[real].tolist() for x in (inputs["row"], chosen, rejected))
+            own |= dict(zip(indices, zip(*found, strict=True), strict=True))
+        merged = _merged(own)
+        if not all(math.isfinite(logp) for both in merged.values() for logp in both):
             msg = "expected finite log-probabilities of the model, found others; check its weights"
             raise InputError(msg)
-        return found
+        return merged
+
+    def _reference_logps(self, model: torch.nn.Module, inputs: Batch) -> Tensor:
+        """Return what `logps` returns under M_t."""
+        policy = self.policy
+        adapter = policy.disable_adapter() if isinstance(policy, PeftModel) else nullcontext()
+        with torch.no_grad(), adapter, self.accelerator.autocast():
+            return logps(model, inputs)
 
     def _reference_model(self) -> torch.nn.Module:
         if self.is_deepspeed_enabled:
@@ -164,7 +247,7 @@ class PairTrainer(DPOTrainer):
 
     @override
     def get_train_dataloader(self) -> DataLoader[dict[str, Any]]:
-        return self._loader(self.train_dataset, self.work.slots)
+        return self._loader(self.train_dataset, self.work.plan.of_rank(ranks.rank()))
 
     def _loader(self, dataset: Dataset, slots: list[list[Slot]]) -> DataLoader[dict[str, Any]]:
         return DataLoader(
@@ -178,32 +261,23 @@ class PairTrainer(DPOTrainer):
     def compute_loss(
         self,
         model: torch.nn.Module,
-        inputs: dict[str, Tensor],
+        inputs: Batch,
         return_outputs: bool = False,
         num_items_in_batch: Tensor | int | None = None,
     ) -> Tensor:
-        """Return this micro-batch's part of the global loss, times the ranks.
+        """Return this pass's part of the global loss, times the ranks.
 
         Gradients are averaged over ranks, so a rank's part counts `world_size` times.
         """
-        labels = inputs["input_ids"].masked_fill(inputs["completion_mask"] == 0, -100)
-        outputs = model(
-            input_ids=inputs["input_ids"],
-            attention_mask=inputs["attention_mask"],
-            labels=labels,
-            use_cache=False,
-            fused_lm_head=True,
-        )
-        terms = self._objective.terms(outputs.log_probs.float().sum(dim=1), inputs)
-        real = (inputs["weight"] > 0).repeat(2 if self._objective.compares else 1)
-        tokens = (inputs["attention_mask"].sum(dim=1) * real).sum()
+        terms = self._objective.terms(logps(model, inputs), inputs)
+        tokens = (inputs["tokens"] * (inputs["weight"] > 0)).sum()
         self._sums += torch.cat([terms.measures.double(), tokens.double()[None]])
         loss: Tensor = terms.loss * self.args.world_size
         return loss
 
     @override
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add the step's measures, summed over ranks and micro-batches, to transformers' own."""
+        """Add the step's measures, summed over ranks and passes, to transformers' own."""
         if "loss" in logs:
             logs.update(self._step_measures())
             if not math.isfinite(logs["loss"]):
@@ -230,7 +304,8 @@ class PairTrainer(DPOTrainer):
         """
         if not self.is_deepspeed_enabled:
             return
-        cast("DeepSpeedEngine", self.model_wrapped).destroy()
+        if isinstance(self.model_wrapped, DeepSpeedEngine):
+            self.model_wrapped.destroy()
         FWD_MODULE_STACK.clear()
         for cache in gc.get_objects():
             is_cache = type(cache) is functools._lru_cache_wrapper  # noqa: SLF001  has no public name
@@ -244,9 +319,7 @@ class PairTrainer(DPOTrainer):
     def _restore_buffers(self) -> None:
         # deepspeed.zero.Init makes every float tensor bf16, rotary frequencies too: far positions
         # would be turned by other angles than in the engine that generates.
-        base = self.policy
-        if isinstance(base, PeftModel):
-            base = base.get_base_model()
+        base = self._base()
         for name, buffer in base.named_buffers():
             if name in self.work.buffers:
                 buffer.data = self.work.buffers[name].to(buffer.device)
@@ -266,10 +339,6 @@ class PairTrainer(DPOTrainer):
     @override
     def create_model_card(self, *_: Any, **__: Any) -> None:
         """Write none: `model_folder` writes the card of the finished model."""
-
-
-def _model_inputs(inputs: dict[str, Tensor]) -> dict[str, Tensor]:
-    return {name: inputs[name] for name in ("input_ids", "attention_mask", "completion_mask")}
 
 
 def _merged(own: References) -> References:

@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, harness, stages
 from selfimprove_pipeline.artifacts import Evaluated, Reply
-from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.engine import Completion, Engine
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.harness import Benchmark, Outcome
 from selfimprove_pipeline.recipe import Suite
@@ -24,6 +24,7 @@ from selfimprove_pipeline.workers.bench import Bench
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.tasks import Made, Rows, Task
+from selfimprove_pipeline.workers.wanted import Wanted, ready
 
 FINGERPRINT_DIGITS: Final = 12
 ROWS: Final = f"{stages.TASKS}.jsonl"
@@ -40,8 +41,8 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
         for request in benchmark.requests(bench.renderer, max_length=max_length, group=group)
     }
 
-    def pending(done: Rows[Reply], share: Share) -> Iterator[Request]:
-        return (r for key, r in asked.items() if share.owns(key) and key not in done)
+    def pending(done: Rows[Reply], share: Share) -> Iterator[Wanted]:
+        return ready(r for key, r in asked.items() if share.owns(key) and key not in done)
 
     def versions() -> dict[str, str]:
         # What a key cannot have: of a task by name, what the hub had when it was run.
@@ -58,7 +59,15 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
         }
         return _made(outcomes, replies)
 
-    return Task(target, Reply, list(asked), pending, _reply, make, versions=versions)
+    return Task(
+        target=target,
+        kind=Reply,
+        order=list(asked),
+        pending=pending,
+        row=_reply,
+        make=make,
+        versions=versions,
+    )
 
 
 def _benchmarks(setting: Setting, suite: Suite) -> tuple[Benchmark, ...]:

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 from selfimprove_pipeline import artifacts, prompts
 from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.workers import model_files
+from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.workers import model_files, sizing
 from selfimprove_pipeline.workers.setting import Setting
 
 CONTENT = b"selfimprove\n"
@@ -19,11 +20,17 @@ def work(setting: Setting) -> dict[str, str]:
     """Return digests of the inputs by name; raise InputError with every mistake in them."""
     check_bucket(setting)
     mistakes: list[str] = []
+    try:
+        trackers.check_image(setting.spec.training.report_to)
+    except InputError as error:
+        mistakes.append(str(error))
     found = {
         name: digest
         for name, look in (("model", _model), ("prompts", _prompts), ("suites", _suites))
         if (digest := _or_mistake(look, setting, mistakes)) is not None
     }
+    if "model" in found:
+        _or_mistake(_memory, setting, mistakes)
     if mistakes:
         raise InputError("\n".join(mistakes))
     return found
@@ -59,7 +66,11 @@ def _or_mistake(
 
 def _model(setting: Setting) -> str:
     folder = model_files.folder_of(setting)
-    return model_files.check(folder, has_template=setting.spec.chat.template is not None)
+    return model_files.check(folder, setting.spec.chat)
+
+
+def _memory(setting: Setting) -> str:
+    return "\n".join(sizing.look(setting, None))
 
 
 def _prompts(setting: Setting) -> str:

@@ -5,22 +5,22 @@ task whose rows are all there is committed and its parts disappear. Several pods
 rows of a task (`shards`): their parts meet in the store, and whichever sees all rows commits.
 """
 
-import dataclasses
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from selfimprove_pipeline.artifacts import Manifest
-from selfimprove_pipeline.engine import Completion, Request
-from selfimprove_pipeline.questions import Question
+from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.translate import Passage
+from selfimprove_pipeline.workers.rounds import Progress, Round, opened_follower
 from selfimprove_pipeline.workers.shards import WHOLE, Share
 from selfimprove_pipeline.workers.survey import manifest_of
-from selfimprove_pipeline.workers.tasks import Flusher, Open, RowT, Task
+from selfimprove_pipeline.workers.tasks import Flusher, Follower, Open, Task
 
-POLL_SECONDS: Final = 5.0
+__all__ = ["Collector", "Completer", "OnProgress", "Progress"]
+
+POLL_SECONDS: Final = 1.0
 """Time between two looks at what other pods have done."""
 
 
@@ -42,22 +42,6 @@ class Completer(Protocol):
         """End what it holds."""
 
 
-@dataclass
-class Progress:
-    """How far a worker is; a snapshot of it is what progress bars show."""
-
-    stage: str
-    total: int
-    done: int = 0
-    completion_tokens: int = 0
-    started: float = field(default_factory=time.monotonic)
-
-    @property
-    def tokens_per_second(self) -> float:
-        """Completion tokens a second since the first request."""
-        return self.completion_tokens / max(time.monotonic() - self.started, 1e-3)
-
-
 OnProgress = Callable[[Progress], None]
 
 
@@ -69,88 +53,79 @@ class Collector:
     repository: Repository
     on_progress: OnProgress
     share: Share = WHOLE
+    streams: bool = False
+    """streams says that the engine takes requests in any order, and None for none yet."""
 
     def collect(
-        self, tasks: Sequence[Task[RowT]], *, start_seconds: float = 0.0
+        self,
+        tasks: Sequence[Task[Any]],
+        followers: Sequence[Follower[Any]] = (),
+        *,
+        start_seconds: float = 0.0,
     ) -> tuple[Manifest, ...]:
         """Complete every task and commit its artifact; return the manifests.
 
-        `start_seconds` are those of the engine; the first artifact, which waited for it, has
-        them. With other pods at work it returns when all artifacts are there, whoever commits.
+        Rows of followers are kept in the store, and no artifact is made of them. `start_seconds`
+        are those of the engine; the first artifact, which waited for it, has them. With other
+        pods at work it returns when all artifacts are there, whoever commits.
         """
-        opened = [Open(task, self.repository, self.share) for task in tasks]
-        left = [(one, start_seconds if one is opened[0] else 0.0) for one in opened]
-        made: list[Manifest] = []
+        opened = {id(task): Open(task, self.repository, self.share) for task in tasks}
+        following = [opened_follower(follower, opened[id(follower.of)]) for follower in followers]
+        self._complete([*opened.values(), *following])
+        made: dict[int, Manifest] = {}
+        is_first = True
         while True:
-            self._complete([one for one, _ in left])
-            found = [(one, s, self._manifest(one, s)) for one, s in left]
-            made += [manifest for _, _, manifest in found if manifest]
-            left = [(one, s) for one, s, manifest in found if manifest is None]
-            if not left:
-                return tuple(made)
+            for task in (task for task in tasks if id(task) not in made):
+                one, seconds = opened[id(task)], start_seconds if task is tasks[0] else 0.0
+                manifest = one.finished()
+                if manifest is None and self._is_complete(task, one, is_first=is_first):
+                    manifest = self._commit(task, one, seconds)
+                made |= {} if manifest is None else {id(task): manifest}
+            if len(made) == len(opened):
+                return tuple(made[id(task)] for task in tasks)
             time.sleep(POLL_SECONDS)
-            for one, _ in left:
-                one.load()
+            is_first = False
 
-    def _complete(self, open_tasks: Sequence[Open[RowT]]) -> None:
+    def _complete(self, opened: Sequence[Open[Any]]) -> None:
         """Complete this pod's rows."""
-        with Flusher(open_tasks) as flusher:
-            while requests := [request for o in open_tasks for request in _keyed(o, open_tasks)]:
-                self._round(open_tasks, requests, flusher)
+        with Flusher(opened) as flusher:
+            while asking := Round(opened, is_open_ended=self.streams):
+                self._ask(asking, opened, flusher)
 
-    def _round(
-        self,
-        open_tasks: Sequence[Open[RowT]],
-        requests: Sequence[Request | Passage | Question],
-        flusher: Flusher,
-    ) -> None:
-        progress = Progress(stage=open_tasks[0].task.target.stage, total=len(requests))
-        last = progress.started
+    def _ask(self, asking: Round, opened: Sequence[Open[Any]], flusher: Flusher) -> None:
         try:
-            for completion in self.engine.complete(requests):
-                number, _, key = completion.key.partition("/")
-                one = open_tasks[int(number)]
-                one.add(dataclasses.replace(completion, key=key))
+            for completion in self.engine.complete(asking.requests()):
+                one, progress = asking.take_in(completion)
                 if one.task.keeps_each:
                     one.flush()
                 flusher.look(one)
-                now = time.monotonic()
-                one.seconds, last = one.seconds + now - last, now
-                progress.done += 1
-                progress.completion_tokens += completion.completion_tokens
                 self.on_progress(progress)
         finally:
             # Also when the rest failed: what an endpoint has answered is paid for.
-            for one in open_tasks:
+            for one in opened:
                 one.flush()
 
-    def _manifest(self, one: Open[RowT], start_seconds: float) -> Manifest | None:
-        """Return an artifact's manifest, committed now if its rows are all there."""
-        finished = one.finished()
-        if finished is None and (self.share.is_whole or one.is_complete()):
-            return self._commit(one, start_seconds)
-        return finished
+    def _is_complete(self, task: Task[Any], one: Open[Any], *, is_first: bool) -> bool:
+        """Return whether no row of any pod is missing; looked at only where there are new ones."""
+        if self.share.is_whole:
+            return True
+        return (is_first or one.load() > 0) and not any(task.pending(one.rows, WHOLE))
 
-    def _commit(self, one: Open[RowT], start_seconds: float) -> Manifest:
-        task = one.task
+    def _commit(self, task: Task[Any], one: Open[Any], start_seconds: float) -> Manifest:
         made = task.make([one.rows[identifier] for identifier in task.order])
         counts = {key: int(value) for key, value in made.counts.items()}
+        counts |= {"requests": task.tally.requested, "resumedRows": one.resumed}
+        engines = getattr(self.engine, "engines", 1)  # a translator or a judge has none
         manifest = manifest_of(
             task.target,
             rows=made.rows,
             versions={**self.engine.versions, **task.versions()},
-            counts={**counts, "requests": one.requested, "resumedRows": one.resumed},
+            counts=counts | ({"engines": engines} if engines > 1 else {}),
             measures=dict(made.measures),
-            seconds={"wall": round(one.seconds, 3), "engineStart": round(start_seconds, 3)},
+            seconds={"wall": round(task.tally.seconds, 3), "engineStart": round(start_seconds, 3)},
         )
+        if task.early is not None:
+            # Before the artifact is there: afterwards nobody would look for them. All are taken
+            # over by now, as the artifact has every row.
+            self.repository.discard(task.early.target.stage, task.early.target.key)
         return self.repository.commit(manifest, made.files, side_files=made.side_files)
-
-
-def _keyed(
-    one: Open[RowT], all_open: Sequence[Open[RowT]]
-) -> Iterator[Request | Passage | Question]:
-    """Yield a task's pending requests with keys that are unique among all tasks."""
-    number = all_open.index(one)
-    for request in one.task.pending(one.rows, one.share):
-        one.requested += 1
-        yield dataclasses.replace(request, key=f"{number}/{request.key}")

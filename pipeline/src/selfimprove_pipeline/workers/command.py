@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from selfimprove_pipeline import artifacts, ledger, local, machine, outcome, pod, show
+from selfimprove_pipeline import artifacts, devices, ledger, local, machine, outcome, pod, show
 from selfimprove_pipeline.errors import InputError, SelfImproveError
 from selfimprove_pipeline.events import Emitter
 from selfimprove_pipeline.outcome import Outcome
@@ -26,6 +26,7 @@ from selfimprove_pipeline.workers import (
     light,
     overlaps,
     rank_processes,
+    sizing,
     training,
 )
 from selfimprove_pipeline.workers.setting import Model, Setting
@@ -121,6 +122,8 @@ def _noted(setting: Setting, index: int, model: Model, names: tuple[Stage, ...])
 def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
     """Do what is missing of a worker's stages; rows and progress go to store and output."""
     index, names = arguments.iteration, _names(arguments)
+    if arguments.worker != "light" and (warning := devices.check()):
+        emitter.emit("warning", message=warning)
     model = _model(arguments.worker, setting, index)
     match arguments.worker:
         case "inference":
@@ -153,9 +156,11 @@ def _check(setting: Setting, index: int, emitter: Emitter) -> Outcome:
     found = check.work(setting)
     common = overlaps.look(setting)
     pod.begin(setting, common)
-    warnings = common.warnings if common else ()
+    warnings = (*(common.warnings if common else ()), *sizing.look(setting, None))
     for line in warnings:
         emitter.emit("warning", message=line)
+    for line in sizing.lines(setting, sizing.place_of(setting)):
+        emitter.emit("memory", message=line)
     totals = {"warning": warnings[0][:WARNING_CHARACTERS]} if warnings else {}
     return Outcome(digest=artifacts.digest_of(found), iteration=index, totals=totals)
 

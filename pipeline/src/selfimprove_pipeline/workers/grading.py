@@ -16,6 +16,7 @@ from selfimprove_pipeline.workers.collect import Collector, OnProgress
 from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.survey import Survey
 from selfimprove_pipeline.workers.tasks import Made, Task, as_they_are
+from selfimprove_pipeline.workers.wanted import ready
 
 SCORES = "scores.jsonl"
 
@@ -51,11 +52,11 @@ def _task(target: Target, judge: Judge, pairs: Sequence[Pair]) -> Task[Score]:
         return as_they_are(SCORES, rows, counts, measures)
 
     return Task(
-        target,
-        Score,
-        list(drawn),
-        lambda done, _: grades.to_ask(drawn.values(), done, judge.positions),
-        row,
-        make,
+        target=target,
+        kind=Score,
+        order=list(drawn),
+        pending=lambda done, _: ready(grades.to_ask(drawn.values(), done, judge.positions)),
+        row=row,
+        make=make,
         keeps_each=True,
     )

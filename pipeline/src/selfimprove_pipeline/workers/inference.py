@@ -10,28 +10,27 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from selfimprove_pipeline import evaluate, external, generate, stages, translate
+from selfimprove_pipeline import evaluate, external, generate, stages
 from selfimprove_pipeline.artifacts import (
     Answer,
     Evaluated,
     Grade,
     Prompt,
     Reply,
-    Translation,
     Verdict,
 )
 from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.engine import Completion, Engine, Request
+from selfimprove_pipeline.engine import Completion, Engine
 from selfimprove_pipeline.recipe import Stage
 from selfimprove_pipeline.stages import Target
-from selfimprove_pipeline.translate import Direction, Passage
-from selfimprove_pipeline.workers import gating, judging
+from selfimprove_pipeline.workers import gating, judging, translating
 from selfimprove_pipeline.workers.bench import Bench
 from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
 from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
-from selfimprove_pipeline.workers.tasks import Made, Rows, Task, as_they_are
+from selfimprove_pipeline.workers.tasks import Follower, Made, Rows, Task, as_they_are
+from selfimprove_pipeline.workers.wanted import Wanted
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
@@ -115,30 +114,60 @@ def _complete(
     engine = start()
     try:
         start_seconds = engine.start_seconds
-        collector = Collector(engine, repository, on_progress, bench.setting.share)
-        for tasks in _rounds(bench, iteration, names, engine):
-            collector.collect(tasks, start_seconds=start_seconds)
+        # A translator or a judge has rounds, as an engine with fixed batches.
+        streams = not getattr(engine, "has_fixed_batches", True)
+        collector = Collector(engine, repository, on_progress, bench.setting.share, streams)
+        for tasks, followers in _rounds(bench, iteration, names, engine, streams=streams):
+            collector.collect(tasks, followers, start_seconds=start_seconds)
             start_seconds = 0.0
     finally:
         engine.close()
 
 
 def _rounds(
-    bench: Bench, iteration: stages.Iteration, names: tuple[Stage, ...], engine: Completer
-) -> Iterator[Sequence[Task[Any]]]:
-    """Yield the missing tasks stage by stage: translations need the digests of the answers."""
+    bench: Bench,
+    iteration: stages.Iteration,
+    names: tuple[Stage, ...],
+    engine: Completer,
+    *,
+    streams: bool,
+) -> Iterator[tuple[Sequence[Task[Any]], Sequence[Follower[Any]]]]:
+    """Yield the missing tasks stage by stage: translations need the digests of the answers.
+
+    Where the engine takes requests in any order, they are made beside the answers all the same.
+    """
     makers: dict[str, Callable[[Bench, Target, Survey, Completer], Task[Any]]] = {
         "evaluate": evaluate_task,
         "generate": generate_task,
-        "translate": translate_task,
         "judge": judge_task,
     }
+    ahead = stages.ahead(iteration) if streams and "translate" in names else {}
+    followers: dict[str, Follower[Any]] = {}
     for name in names:
         found = survey(iteration, bench.setting.repository.manifest)
+        missing = _missing(found, name, bench.model)
         if name == "gate":
             gating.work(bench.setting, iteration.index, found)
-        elif missing := _missing(found, name, bench.model):
-            yield [makers[name](bench, target, found, engine) for target in missing]
+        elif name == "translate":
+            for part in followers.keys() - {target.part for target in missing}:
+                bench.setting.repository.discard("translate", ahead[part].key)
+            made = [
+                translating.task(
+                    bench, target, found, ahead.get(target.part), followers.get(target.part)
+                )
+                for target in missing
+            ]
+            if made:
+                yield made, ()
+        elif missing:
+            tasks = {target.part: makers[name](bench, target, found, engine) for target in missing}
+            if name == "generate":
+                followers = {
+                    part: translating.follower(bench, target, tasks[source])
+                    for part, target in ahead.items()
+                    if (source := stages.languages_of(part)[0]) in tasks
+                }
+            yield list(tasks.values()), list(followers.values()) if name == "generate" else ()
 
 
 def _missing(found: Survey, name: Stage, model: Model) -> tuple[Target, ...]:
@@ -165,16 +194,28 @@ def evaluate_task(
     language = target.part.partition(".")[2]
     baseline = stages.baseline_of(target.part)
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
+    next_turns = {row.follows: row for row in rows.values() if row.follows is not None}
     identify = bench.identify(suite)
 
-    def pending(done: Rows[Evaluated], share: Share) -> Iterator[Request]:
-        own = [row for row in rows.values() if share.owns(row.follows or row.id)]
-        open_rows = [row for row in own if row.id not in done]
-        ready = [row for row in open_rows if row.follows is None or row.follows in done]
-        spec = bench.setting.spec
-        return evaluate.requests(
-            ready, language, suite, spec, bench.renderer, baseline=baseline, done=done
+    def wanted(row: Prompt, before: Evaluated | None) -> Wanted:
+        spec, renderer = bench.setting.spec, bench.renderer
+        return Wanted(
+            lambda: evaluate.request(
+                row, language, suite, spec, renderer, baseline=baseline, before=before
+            ),
+            size=len(row.prompt),
+            leads=row.id in next_turns,
         )
+
+    def pending(done: Rows[Evaluated], share: Share) -> Iterator[Wanted]:
+        for row in rows.values():
+            is_ready = row.follows is None or row.follows in done
+            if is_ready and row.id not in done and share.owns(row.follows or row.id):
+                yield wanted(row, None if row.follows is None else done[row.follows])
+
+    def opened(row: Evaluated, _: Rows[Evaluated]) -> Iterator[Wanted]:
+        if row.id in next_turns:
+            yield wanted(next_turns[row.id], row)
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
         return evaluate.evaluated(
@@ -190,7 +231,16 @@ def evaluate_task(
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
         return as_they_are(f"{language}.jsonl", made, tokens, evaluate.measures(made))
 
-    return Task(target, Evaluated, list(rows), pending, row, make, versions=bench.template)
+    return Task(
+        target=target,
+        kind=Evaluated,
+        order=list(rows),
+        pending=pending,
+        row=row,
+        make=make,
+        opened=opened,
+        versions=bench.template,
+    )
 
 
 def judge_task(
@@ -208,56 +258,32 @@ def generate_task(bench: Bench, target: Target, _: Survey, __: Completer) -> Tas
     language = target.part
     rows: Sequence[Prompt] = bench.prompts[language]
 
-    def pending(done: Rows[Answer], share: Share) -> Iterator[Request]:
-        open_rows = [row for row in rows if share.owns(row.id) and row.id not in done]
-        return generate.requests(open_rows, language, bench.setting.spec, bench.renderer)
+    def pending(done: Rows[Answer], share: Share) -> Iterator[Wanted]:
+        for prompt in rows:
+            if prompt.id not in done and share.owns(prompt.id):
+                yield _answer_wanted(bench, prompt, language)
 
     def row(completion: Completion, _: Rows[Answer]) -> Answer:
         return generate.answer(completion, language)
 
     def make(made: Sequence[Answer]) -> Made:
-        return as_they_are(f"{language}.jsonl", made, _token_counts(made))
+        return as_they_are(f"{language}.jsonl", made, translating.token_counts(made))
 
-    order = [row.id for row in rows]
-    return Task(target, Answer, order, pending, row, make, versions=bench.template)
-
-
-def translate_task(bench: Bench, target: Target, found: Survey, _: Completer) -> Task[Translation]:
-    """Return the task of one direction: a first attempt for all, then retries for the rest."""
-    direction = Direction(*stages.languages_of(target.part))
-    manifest = found["generate"].manifests[direction.source]
-    answers = {row.id: row for row in bench.setting.repository.rows(manifest, Answer)}
-    spec = bench.setting.spec
-
-    def pending(done: Rows[Translation], share: Share) -> Iterator[Request] | Iterator[Passage]:
-        own = {name: answer for name, answer in answers.items() if share.owns(name)}
-        own_done = {name: row for name, row in done.items() if share.owns(name)}
-        wanted, attempt = translate.open_rows(own, own_done, spec)
-        if spec.translation.external is not None:
-            return translate.passages(wanted, direction, spec, attempt)
-        return translate.requests(wanted, direction, spec, bench.renderer, attempt)
-
-    def row(completion: Completion, done: Rows[Translation]) -> Translation:
-        earlier = done.get(completion.key)
-        attempt = earlier.attempts + 1 if earlier else 1
-        return translate.translation(completion, direction, attempt=attempt)
-
-    def make(made: Sequence[Translation]) -> Made:
-        counts = {**_token_counts(made), **translate.counts(made)}
-        return as_they_are(f"{target.part}.jsonl", made, counts)
-
-    sourceless = [answer for answer in answers.values() if not translate.has_source(answer)]
-    given = [translate.without_source(answer, direction) for answer in sourceless]
-    versions = bench.template if spec.translation.external is None else dict[str, str]
     return Task(
-        target, Translation, list(answers), pending, row, make, given=given, versions=versions
+        target=target,
+        kind=Answer,
+        order=[row.id for row in rows],
+        pending=pending,
+        row=row,
+        make=make,
+        versions=bench.template,
     )
 
 
-def _token_counts(rows: Sequence[Answer] | Sequence[Translation]) -> dict[str, int]:
-    return {
-        "promptTokens": sum(row.prompt_tokens for row in rows),
-        "completionTokens": sum(row.completion_tokens for row in rows),
-        "truncated": sum(row.finish_reason == "length" for row in rows),
-        "overlong": sum(row.finish_reason == "overlong" for row in rows),
-    }
+def _answer_wanted(bench: Bench, prompt: Prompt, language: str) -> Wanted:
+    """Return the request of a prompt; translations wait for its row."""
+    return Wanted(
+        lambda: generate.request(prompt, language, bench.setting.spec, bench.renderer),
+        size=len(prompt.prompt),
+        leads=True,
+    )

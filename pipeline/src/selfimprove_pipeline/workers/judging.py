@@ -20,7 +20,6 @@ from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.instruction_difficulty import Difficulties
 from selfimprove_pipeline.languages import Identify
-from selfimprove_pipeline.questions import Question
 from selfimprove_pipeline.recipe import Stage, Suite
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.verdicts import Contest
@@ -28,6 +27,7 @@ from selfimprove_pipeline.workers.setting import Setting
 from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.survey import Survey
 from selfimprove_pipeline.workers.tasks import PART, Made, Rows, Task, as_they_are
+from selfimprove_pipeline.workers.wanted import Wanted, ready
 
 JUDGE: Final[Stage] = "judge"
 ASKING: Final[tuple[Stage, ...]] = (JUDGE, "score")
@@ -63,9 +63,9 @@ def task_of(
     versions = instruction_difficulty.versions() if difficulties else {}
     positions = target.recipe["evaluation.judge.positions"]
 
-    def pending(done: Rows[Verdict], share: Share) -> Iterator[Question]:
+    def pending(done: Rows[Verdict], share: Share) -> Iterator[Wanted]:
         # Budget and concurrency are the run's, so of several pods the first one asks for all.
-        return verdicts.to_ask(contests if share.number == 0 else (), done, positions)
+        return ready(verdicts.to_ask(contests if share.number == 0 else (), done, positions))
 
     def row(completion: Completion, done: Rows[Verdict]) -> Verdict:
         opinion = questions.opinion_of(completion)
@@ -79,12 +79,12 @@ def task_of(
     ruled = [verdicts.by_rule(contest, language) for contest in contests]
     given = [*known, *(verdict for verdict in ruled if verdict is not None)]
     return Task(
-        target,
-        Verdict,
-        list(by_id),
-        pending,
-        row,
-        make,
+        target=target,
+        kind=Verdict,
+        order=list(by_id),
+        pending=pending,
+        row=row,
+        make=make,
         given=given,
         keeps_each=True,
         versions=lambda: versions,
@@ -99,9 +99,9 @@ def grading_task(setting: Setting, target: Target, found: Survey) -> Task[Grade]
     asked = setting.suites[suite.name, language]
     by_id = {turn.id: turn for turn in turns.turns_of(answers, asked)}
 
-    def pending(done: Rows[Grade], share: Share) -> Iterator[Question]:
+    def pending(done: Rows[Grade], share: Share) -> Iterator[Wanted]:
         own = by_id.values() if share.number == 0 else ()  # see `task_of`
-        return turns.to_ask(own, done, language)
+        return ready(turns.to_ask(own, done, language))
 
     def row(completion: Completion, _: Rows[Grade]) -> Grade:
         opinion = questions.opinion_of(completion)
@@ -112,12 +112,12 @@ def grading_task(setting: Setting, target: Target, found: Survey) -> Task[Grade]
 
     ruled = [turns.by_rule(turn, language) for turn in by_id.values()]
     return Task(
-        target,
-        Grade,
-        list(by_id),
-        pending,
-        row,
-        make,
+        target=target,
+        kind=Grade,
+        order=list(by_id),
+        pending=pending,
+        row=row,
+        make=make,
         given=[grade for grade in ruled if grade is not None],
         keeps_each=True,
     )

@@ -5,14 +5,15 @@ the names of the files and reads the small ones; `Renderer` and the engines are 
 """
 
 import json
-from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Final
 
-from selfimprove_pipeline import hub
+from selfimprove_pipeline import hub, template
 from selfimprove_pipeline.artifacts import digest
 from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.recipe import Chat
 from selfimprove_pipeline.store.uris import folder_uri
 from selfimprove_pipeline.workers.setting import Setting
 
@@ -21,7 +22,8 @@ TOKENIZER_CONFIG: Final = "tokenizer_config.json"
 SHARDS: Final = "model.safetensors.index.json"
 WEIGHTS: Final = "*.safetensors"
 VOCABULARIES: Final = ("tokenizer.json", "*.model", "vocab*", "*.tiktoken")
-TEMPLATES: Final = ("chat_template.jinja", "chat_template.json")
+JINJA: Final = "chat_template.jinja"
+LEGACY: Final = "chat_template.json"
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,8 @@ class Folder:
     uri: str
     names: Collection[str]
     read: Callable[[str], bytes | None]
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    """sizes in bytes by name, as far as they are known."""
 
     def has(self, pattern: str) -> bool:
         """Return whether a file's name fits a pattern."""
@@ -56,14 +60,25 @@ def folder_of(setting: Setting) -> Folder:
     if uri.startswith("hf://"):
         return Folder(f"{uri}/", hub.names(uri, revision), lambda n: hub.read(uri, revision, n))
     prefix = folder_uri(uri)
-    names = setting.repository.model_entries(uri)
-    return Folder(prefix, names, lambda name: setting.store.read(prefix + name))
+    entries = setting.repository.model_entries(uri)
+    sizes = {name: entry.size for name, entry in entries.items()}
+    return Folder(prefix, entries, lambda name: setting.store.read(prefix + name), sizes)
 
 
-def check(folder: Folder, *, has_template: bool) -> str:
+def weight_bytes(folder: Folder) -> int | None:
+    """Return the bytes of a folder's safetensors, None where nothing tells them."""
+    if SHARDS in folder.names:
+        described = folder.value(SHARDS).get("metadata")
+        told = described.get("total_size") if isinstance(described, Mapping) else None
+        if type(told) is int and told > 0:
+            return told
+    return sum(n for name, n in folder.sizes.items() if fnmatchcase(name, WEIGHTS)) or None
+
+
+def check(folder: Folder, chat: Chat) -> str:
     """Return a digest of names and configuration; raise where the folder is no chat model.
 
-    `has_template` says that the recipe brings the chat template.
+    The recipe's `chat` may bring the template, and has to answer what a template asks.
     """
     if CONFIG not in folder.names:
         message = f"expected a model folder at {folder.uri}, found no {CONFIG} there"
@@ -77,14 +92,33 @@ def check(folder: Folder, *, has_template: bool) -> str:
         message = f"expected a tokenizer at {folder.uri}, found none; add tokenizer.json"
         raise InputError(message)
     tokenizer = folder.value(TOKENIZER_CONFIG) if TOKENIZER_CONFIG in folder.names else {}
-    is_in_folder = tokenizer.get("chat_template") or any(map(folder.has, TEMPLATES))
-    if not (has_template or is_in_folder):
+    found = chat.template or _template(folder, tokenizer)
+    if found is None:
         message = (
             f"expected a chat template in the tokenizer at {folder.uri}, found none; "
             "set chat.template"
         )
         raise InputError(message)
+    tokens = {
+        name: value
+        for name, value in tokenizer.items()
+        if name.endswith("_token") and isinstance(value, str)
+    }
+    template.check(found, chat, folder.uri, tokens)
     return digest([sorted(folder.names), config, tokenizer])
+
+
+def _template(folder: Folder, tokenizer: Mapping[str, Any]) -> str | None:
+    """Return the chat template of a folder, from where transformers reads it first."""
+    if JINJA in folder.names:
+        return (folder.read(JINJA) or b"").decode(errors="replace")
+    found = tokenizer.get("chat_template")
+    if not found and LEGACY in folder.names:
+        found = folder.value(LEGACY).get("chat_template")
+    if isinstance(found, list):  # several by name, as older tokenizers have them
+        named = [item for item in found if isinstance(item, dict)]
+        found = next((i.get("template") for i in named if i.get("name") == "default"), None)
+    return found if isinstance(found, str) and found else None
 
 
 def _check_weights(folder: Folder) -> None:

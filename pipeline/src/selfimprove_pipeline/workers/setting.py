@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from hashlib import sha256
 from pathlib import Path
@@ -57,6 +57,8 @@ class Setting:
     cache: Path
     requested_revision: str | None = None
     """requestedRevision of the model as the file has it, before it was resolved to a commit."""
+    decided: Mapping[str, int | str] = field(default_factory=dict)
+    """decided are the values of `training` that the file leaves open, by name."""
     prompts_store: Store | None = None
     """promptsStore is where prompts lie if they have credentials of their own."""
     share: Share = WHOLE

@@ -1,6 +1,7 @@
 """An artifact in the making: its rows so far, those in the store and those on the way there.
 
-A `Task` says which requests an artifact still needs and what row a completion makes. `Open` has
+A `Task` says which requests an artifact still needs and what row a completion makes. Rows of a
+`Follower` are made beside those that they need, before their own artifact has a key. `Open` has
 the rows of one; `Flusher` writes new ones to the store while they come, so that a kill costs
 only what runs. `collect` drives them.
 """
@@ -14,13 +15,12 @@ from typing import Any, Final, Generic, Self, TypeVar
 
 from selfimprove_pipeline import artifacts
 from selfimprove_pipeline.artifacts import Manifest, Row
-from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.errors import TryAgainError
-from selfimprove_pipeline.questions import Question
 from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.translate import Passage
-from selfimprove_pipeline.workers.shards import WHOLE, Share
+from selfimprove_pipeline.workers.shards import Share
+from selfimprove_pipeline.workers.wanted import Wanted
 
 FLUSH_ROWS: Final = 64
 FLUSH_SECONDS: Final = 5.0
@@ -53,51 +53,120 @@ def as_they_are(
     return Made(files=files, rows=len(rows), counts=counts, measures=measures)
 
 
-@dataclass(frozen=True)
-class Task(Generic[RowT]):
-    """One artifact in the making."""
+@dataclass
+class Tally:
+    """What this process has done for an artifact."""
+
+    requested: int = 0
+    made: int = 0
+    """made are rows, each attempt for itself."""
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asking(Generic[RowT]):
+    """How rows are asked for."""
 
     target: Target
     kind: type[RowT]
-    order: Sequence[str]
-    """order of the rows' ids."""
-    pending: Callable[[Rows[RowT], Share], Iterable[Request | Passage | Question]]
-    """pending gives the requests of a share that the rows so far leave open, none when all of
-    it is done."""
+    pending: Callable[[Rows[RowT], Share], Iterable[Wanted]]
+    """pending is what of a share the rows so far leave open, nothing when all of it is done."""
     row: Callable[[Completion, Rows[RowT]], RowT]
     """row of a completion; a later row of the same id replaces an earlier one."""
-    make: Callable[[Sequence[RowT]], Made]
-    """make gives the artifact of all rows, in their order."""
+    opened: Callable[[RowT, Rows[RowT]], Iterable[Wanted]] = lambda *_: ()
+    """opened is what a new row, already among the others, lets be asked. It is asked at once of an
+    engine that takes requests in any order, and is `pending` for the next round of another."""
     given: Sequence[RowT] = ()
     """given are the rows that need no request."""
-    versions: Callable[[], Mapping[str, str]] = dict
-    """versions of what made the requests, for the manifest."""
     keeps_each: bool = False
     """keepsEach writes a row to the store before more is asked, where a request costs money."""
+    tally: Tally = field(default_factory=Tally)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Early(Generic[RowT]):
+    """Rows of a task that a `Follower` has kept before the task had a key."""
+
+    target: Target
+    kind: type[Row]
+    row: Callable[[Any], RowT | None]
+    """row that one of them is for the task, None where it is none."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task(Asking[RowT]):
+    """One artifact in the making."""
+
+    order: Sequence[str]
+    """order of the rows' ids."""
+    make: Callable[[Sequence[RowT]], Made]
+    """make gives the artifact of all rows, in their order."""
+    versions: Callable[[], Mapping[str, str]] = dict
+    """versions of what made the requests, for the manifest."""
+    early: Early[RowT] | None = None
+    """early rows are taken over as the task is opened."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Follower(Asking[RowT]):
+    """Rows that are asked for while those that they need are still coming."""
+
+    of: Task[Any]
+    """of is the task whose rows they need."""
+    heard: Callable[[Any, Rows[RowT]], Iterable[Wanted]]
+    """heard is told each of those rows, and gives what it lets be asked."""
 
 
 class Open(Generic[RowT]):
-    """A task with the rows that it has, and those not yet in the store."""
+    """What is asked for, with the rows that are there and those not yet in the store."""
 
-    def __init__(self, task: Task[RowT], repository: Repository, share: Share) -> None:
+    def __init__(
+        self,
+        task: Asking[RowT],
+        repository: Repository,
+        share: Share,
+        needs: "Open[Any] | None" = None,
+    ) -> None:
+        """Take the rows that are in the store.
+
+        `needs` are the rows that those of a follower are made of.
+        """
         self.task = task
         self.repository = repository
         self.share = share
-        self.rows: dict[str, RowT] = {}
-        self.resumed = self.load()
-        self.requested = 0
-        self.seconds = 0.0
+        self.needs = needs
+        self.rows: dict[str, RowT] = {_id(row): row for row in task.given}
+        self._seen: set[str] = set()
         self._fresh: list[RowT] = []
         self._flushed = time.monotonic()
         self._lock = threading.Lock()
         self._writing = threading.Lock()
+        self.resumed = max(0, self.load() + self._take_over() - task.tally.made)
 
     def load(self) -> int:
-        """Take the rows that are in the store, those of other pods too; return their number."""
+        """Take the rows that have come into the store, of other pods too; return their number."""
         stage, key = self.task.target.stage, self.task.target.key
-        known = self.repository.parts(stage, key, PART, self.task.kind)
-        self.rows |= {_id(row): row for row in (*self.task.given, *known)}
+        uris = self.repository.part_uris(stage, key, PART)
+        unseen = [uri for uri in uris if uri not in self._seen]
+        if not unseen:
+            return 0
+        known = self.repository.parts(stage, key, PART, self.task.kind, unseen)
+        self._seen.update(unseen)
+        self.rows |= {_id(row): row for row in known}
         return len(known)
+
+    def _take_over(self) -> int:
+        """Take the share's early rows, keep them as the task's own, and return their number."""
+        early = self.task.early if isinstance(self.task, Task) else None
+        if early is None:
+            return 0
+        kept = self.repository.parts(early.target.stage, early.target.key, PART, early.kind)
+        missing = (one for one in kept if _id(one) not in self.rows and self.share.owns(_id(one)))
+        found = [row for row in map(early.row, missing) if row is not None]
+        stage, key = self.task.target.stage, self.task.target.key
+        self.repository.append_part(stage, key, PART, found)
+        self.rows |= {_id(row): row for row in found}
+        return len(found)
 
     def finished(self) -> Manifest | None:
         """Return the manifest of the artifact, if another pod has committed it."""
@@ -109,16 +178,14 @@ class Open(Generic[RowT]):
             self.repository.clean(stage, key)  # of rows that came after it
         return found
 
-    def is_complete(self) -> bool:
-        """Whether no row of any pod is missing."""
-        return next(iter(self.task.pending(self.rows, WHOLE)), None) is None
-
-    def add(self, completion: Completion) -> None:
-        """Keep the row of a completion; the flushing thread writes it."""
+    def add(self, completion: Completion) -> RowT:
+        """Keep the row of a completion and return it; the flushing thread writes it."""
         row = self.task.row(completion, self.rows)
         with self._lock:
             self.rows[_id(row)] = row
             self._fresh.append(row)
+        self.task.tally.made += 1
+        return row
 
     @property
     def is_due(self) -> bool:
@@ -127,14 +194,20 @@ class Open(Generic[RowT]):
         return is_old or len(self._fresh) >= FLUSH_ROWS
 
     def flush(self) -> None:
-        """Write the rows that are not in the store yet; they are kept if that fails."""
+        """Write the rows that are not in the store yet; they are kept if that fails.
+
+        What they are made of is written first: without it they would be made again.
+        """
         with self._writing:
             self._flushed = time.monotonic()
             with self._lock:
                 fresh = list(self._fresh)
+            if not fresh:
+                return
+            if self.needs is not None:
+                self.needs.flush()
             stage, key = self.task.target.stage, self.task.target.key
-            writer = "" if self.share.is_whole else str(self.share.number)
-            self.repository.append_part(stage, key, PART, fresh, writer=writer)
+            self.repository.append_part(stage, key, PART, fresh)
             with self._lock:
                 del self._fresh[: len(fresh)]
 
@@ -185,4 +258,4 @@ class Flusher:
 
 
 def _id(row: Row) -> str:
-    return str(row.model_dump(include={"id"})["id"])
+    return str(getattr(row, "id"))  # noqa: B009  every kind of row has one, `Row` itself has none

@@ -11,7 +11,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from selfimprove_pipeline import artifacts, gates, stages
 from selfimprove_pipeline.artifacts import File, Manifest, Pair, ReferenceLogps
@@ -21,6 +21,7 @@ from selfimprove_pipeline.stages import Target
 from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
 from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.train.layout import Layout
 from selfimprove_pipeline.train.rows import NO_PAIRS
 from selfimprove_pipeline.workers.collect import OnProgress, Progress
 from selfimprove_pipeline.workers.light import PAIRS
@@ -28,8 +29,7 @@ from selfimprove_pipeline.workers.setting import Model, Setting
 from selfimprove_pipeline.workers.survey import manifest_of, manifests_of, survey
 
 REFERENCE: Final = "logps.jsonl"
-TRACKED: Final = "TENSORBOARD_LOGGING_DIR"
-"""Where transformers writes TensorBoard's files; its own choice would end with the scratch."""
+LAYOUT: Final = "layout"
 
 
 @dataclass(frozen=True)
@@ -46,10 +46,19 @@ class StoreVault:
         manifest = self.repository.manifest("reference", self.reference.key)
         return None if manifest is None else self.repository.rows(manifest, ReferenceLogps)
 
-    def save_reference(self, rows: Sequence[ReferenceLogps]) -> None:
-        """Keep the reference log-probabilities as an artifact of their own."""
-        manifest = manifest_of(self.reference, rows=len(rows))
+    def save_reference(self, rows: Sequence[ReferenceLogps], layout: Layout) -> None:
+        """Keep the reference log-probabilities as an artifact of their own.
+
+        The layout stands beside its versions: it is outside its digest, as it is outside its key.
+        """
+        manifest = manifest_of(self.reference, rows=len(rows), versions={LAYOUT: layout})
         self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
+
+    def reference_layout(self) -> Layout | None:
+        """Return the layout of the passes that made them, None where it is not known."""
+        manifest = self.repository.manifest("reference", self.reference.key)
+        found = None if manifest is None else manifest.versions.get(LAYOUT)
+        return next((layout for layout in get_args(Layout) if layout == found), None)
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -93,7 +102,6 @@ def work(
     setting: Setting, index: int, model: Model, scratch: Path, on_progress: OnProgress
 ) -> None:
     """Train the next model of an iteration and a baseline beside it, unless the store has them."""
-    os.environ.setdefault(TRACKED, str(setting.cache / "tensorboard" / setting.run.metadata.name))
     from selfimprove_pipeline.train import stage  # noqa: PLC0415  torch, TRL and DeepSpeed
 
     iteration = setting.iteration(index, model)
@@ -114,10 +122,15 @@ def work(
             lineage=_lineage(setting, iteration, model, pairs),
         )
         vault = StoreVault(setting.repository, target, reference, own)
-        report = stage.run(job, vault, on_step=_on_step(on_progress))
+        tracked = own / trackers.TENSORBOARD
+        with trackers.tensorboard_in(tracked):
+            report = stage.run(job, vault, on_step=_on_step(on_progress))
         if _is_first_rank():
+            if tracked.exists():
+                tracked.rename(job.output / trackers.TENSORBOARD)
             template = Renderer(job.model, job.chat).fingerprint
-            _commit(setting, target, job.output, report, {"template": template})
+            versions = {"template": template, LAYOUT: report.layout}
+            _commit(setting, target, job.output, report, versions)
         if os.environ.get("LOCAL_RANK", "0") == "0":
             shutil.rmtree(own)  # checkpoints are as large as a model, and another may follow
 
