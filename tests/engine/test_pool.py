@@ -24,7 +24,10 @@ from selfimprove_pipeline.workers.wanted import Wanted, ready
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256
-ROWS = 600
+ROWS = 300
+ANSWERS = 5 * 64 + 10
+
+pytestmark = pytest.mark.engine
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,14 @@ def job(model: Path, engine: str) -> Job:
     return Job(
         engine=engine, model=model, inference=Inference(), dtype="float32", stop_token_ids=(101,)
     )
+
+
+@pytest.fixture(scope="module")
+def two(tiny: Path) -> Iterator[pool.EnginePool]:
+    """Start two engines of transformers."""
+    engines = pool.start(job(tiny, "transformers"), [{}, {}])
+    yield engines
+    engines.close()
 
 
 def requests() -> list[Request]:
@@ -53,26 +64,22 @@ def requests() -> list[Request]:
             replace(plain, repetition_penalty=1.2),
             replace(plain, scored=2),
         ]
-        rows.append(kinds[row // 100 % 4])
+        rows.append(kinds[row // 50 % 4])
     rows.append(replace(rows[0], key="overlong", prompt=(65,) * MAX_LENGTH))
     return rows
 
 
-def test_two_engines_make_the_bytes_of_one(tiny: Path) -> None:
+def test_two_engines_make_the_bytes_of_one(tiny: Path, two: pool.EnginePool) -> None:
     """Where rows depend on their neighbours, these are the same however many engines there are.
 
     Log-likelihoods are compared to the last bit: rows that are padded otherwise differ in it.
     """
     alone = TransformersEngine(tiny, stop_token_ids=(101,))
     expected = {row.key: row for row in alone.complete(requests())}
-    engines = pool.start(job(tiny, "transformers"), [{}, {}])
-    try:
-        found = {row.key: row for row in engines.complete(requests())}
-        assert engines.has_fixed_batches
-        assert engines.versions == alone.versions
-        assert engines.max_model_len == alone.max_model_len == MAX_LENGTH
-    finally:
-        engines.close()
+    found = {row.key: row for row in two.complete(requests())}
+    assert two.has_fixed_batches
+    assert two.versions == alone.versions
+    assert two.max_model_len == alone.max_model_len == MAX_LENGTH
     assert found == expected
     others = {row.key: row for row in alone.complete(reversed(requests()))}
     assert others != expected, "the neighbours of these rows decide nothing"
@@ -82,12 +89,12 @@ TARGET = Target("generate", "en", "0" * 32, {}, {}, {})
 
 
 def task() -> Task[Answer]:
-    """Return an artifact of eight batches and some rows."""
+    """Return an artifact of five batches and some rows."""
     rows = {
         str(row): Request(
-            key=str(row), group="generate/en", prompt=(65 + row % 26, 66 + row % 20), max_tokens=20
+            key=str(row), group="generate/en", prompt=(65 + row % 26, 66 + row % 20), max_tokens=9
         )
-        for row in range(8 * 64 + 10)
+        for row in range(ANSWERS)
     }
 
     def pending(done: Rows[Answer], share: Share) -> Iterator[Wanted]:
@@ -109,13 +116,14 @@ def task() -> Task[Answer]:
     return Task(target=TARGET, kind=Answer, order=list(rows), pending=pending, row=row, make=make)
 
 
-def collected(folder: Path, engines: pool.EnginePool, kill_at: int | None = None) -> Manifest:
-    """Return the artifact's manifest; an engine is killed when so many rows are there."""
-    own = psutil.Process().children()
+def collected(
+    folder: Path, engines: pool.EnginePool, killed: psutil.Process | None = None
+) -> Manifest:
+    """Return the artifact's manifest; a process is killed when 50 rows are there."""
 
     def on_progress(progress: Progress) -> None:
-        if progress.done == kill_at:
-            own[-1].kill()
+        if killed is not None and progress.done == 50:
+            killed.kill()
 
     repository = Repository(FolderStore(folder), bucket="runs", prefix="", cache=folder / "cache")
     (made,) = Collector(engines, repository, on_progress).collect([task()])
@@ -126,25 +134,23 @@ def counts(manifest: Manifest) -> Mapping[str, int]:
     return {name: manifest.counts[name] for name in ("requests", "resumedRows")}
 
 
-def test_a_killed_engine_costs_only_its_own_rows(tiny: Path, tmp_path: Path) -> None:
+def test_a_killed_engine_costs_only_its_own_rows(
+    tiny: Path, two: pool.EnginePool, tmp_path: Path
+) -> None:
     """The worker is to try again; it finds all rows that were completed, and ends the same."""
-    transformers = job(tiny, "transformers")
-    killed = pool.start(transformers, [{}, {}])
+    before = set(psutil.Process().children())
+    engines = pool.start(job(tiny, "transformers"), [{}, {}])
+    own = [child for child in psutil.Process().children() if child not in before]
     with pytest.raises(TryAgainError, match="found it killed, most likely for lack of memory"):
-        collected(tmp_path / "killed", killed, kill_at=100)
-    killed.close()
-    engines = pool.start(transformers, [{}, {}])
-    try:
-        resumed = collected(tmp_path / "killed", engines)
-        whole = collected(tmp_path / "whole", engines)
-    finally:
-        engines.close()
+        collected(tmp_path / "killed", engines, own[-1])
+    engines.close()
+    resumed = collected(tmp_path / "killed", two)
+    whole = collected(tmp_path / "whole", two)
     assert resumed.digest == whole.digest
-    assert counts(resumed)["resumedRows"] >= 100
-    assert sum(counts(resumed).values()) == sum(counts(whole).values()) == 8 * 64 + 10
+    assert counts(resumed)["resumedRows"] >= 64
+    assert sum(counts(resumed).values()) == sum(counts(whole).values()) == ANSWERS
 
 
-@pytest.mark.engine
 def test_two_vllm_engines_complete_what_one_does(tiny: Path) -> None:
     """On processors, each with rows of both kinds at a time; sampled rows follow their seeds.
 

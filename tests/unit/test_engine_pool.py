@@ -51,18 +51,24 @@ def makers(completions: list[Completion]) -> Counter[str]:
     return Counter(completion.text.partition(":")[0] for completion in completions)
 
 
-def test_every_row_is_completed_once_under_its_own_key() -> None:
-    """By whichever engine; the pool tells what its engines say of themselves."""
+@pytest.fixture(scope="module")
+def two() -> Iterator[pool.EnginePool]:
+    """Start two engines that obey nothing."""
     with started({}, {}) as engines:
-        found = list(engines.complete(request(row) for row in range(50)))
-        assert {row.key: row.text.partition(":")[2] for row in found} == {
-            f"row {row}": str(row) for row in range(50)
-        }
-        assert len(found) == 50
-        assert set(makers(found)) == {"0", "1"}
-        assert (engines.engines, engines.max_model_len) == (2, 100)
-        assert (engines.start_seconds, engines.versions) == (1.5, {"echo": "1"})
-        assert not engines.has_fixed_batches
+        yield engines
+
+
+def test_every_row_is_completed_once_under_its_own_key(two: pool.EnginePool) -> None:
+    """By whichever engine; the pool tells what its engines say of themselves."""
+    found = list(two.complete(request(row) for row in range(50)))
+    assert {row.key: row.text.partition(":")[2] for row in found} == {
+        f"row {row}": str(row) for row in range(50)
+    }
+    assert len(found) == 50
+    assert set(makers(found)) == {"0", "1"}
+    assert (two.engines, two.max_model_len) == (2, 100)
+    assert (two.start_seconds, two.versions) == (1.5, {"echo": "1"})
+    assert not two.has_fixed_batches
 
 
 def test_fewer_requests_than_engines_are_spread() -> None:
@@ -72,7 +78,7 @@ def test_fewer_requests_than_engines_are_spread() -> None:
         assert list(engines.complete([])) == []
 
 
-def test_requests_are_taken_only_as_engines_have_room() -> None:
+def test_requests_are_taken_only_as_engines_have_room(two: pool.EnginePool) -> None:
     """At no time are more taken than completed, plus what keeps the engines busy."""
     taken = 0
 
@@ -81,9 +87,8 @@ def test_requests_are_taken_only_as_engines_have_room() -> None:
         for taken in range(1, 41):
             yield request(taken)
 
-    with started({}, {}) as engines:
-        for completed, _ in enumerate(engines.complete(requests())):
-            assert taken <= completed + 2 * WINDOW
+    for completed, _ in enumerate(two.complete(requests())):
+        assert taken <= completed + 2 * WINDOW
     assert taken == 40
 
 
@@ -98,7 +103,7 @@ def test_a_fast_engine_takes_what_a_slow_one_has_no_room_for(tmp_path: Path) -> 
         assert makers(list(completions)) == {"0": WINDOW}
 
 
-def test_a_request_may_follow_from_a_completion() -> None:
+def test_a_request_may_follow_from_a_completion(two: pool.EnginePool) -> None:
     """The giver has none until then, and is asked again when it has seen one."""
     done: set[str] = set()
 
@@ -108,12 +113,11 @@ def test_a_request_may_follow_from_a_completion() -> None:
                 yield None
             yield request(row)
 
-    with started({}, {}) as engines:
-        for completion in engines.complete(requests()):
-            done.add(completion.key)
-        assert len(done) == 6
-        with pytest.raises(RuntimeError, match="none is under way"):
-            list(engines.complete([None]))
+    for completion in two.complete(requests()):
+        done.add(completion.key)
+    assert len(done) == 6
+    with pytest.raises(RuntimeError, match="none is under way"):
+        list(two.complete([None]))
 
 
 def test_an_abandoned_call_disturbs_no_later_one(tmp_path: Path) -> None:
@@ -130,7 +134,6 @@ def test_an_abandoned_call_disturbs_no_later_one(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.parametrize("at_start", [True, False], ids=["at its start", "at work"])
 @pytest.mark.parametrize(
     ("order", "kind", "expected"),
     [
@@ -142,20 +145,37 @@ def test_an_abandoned_call_disturbs_no_later_one(tmp_path: Path) -> None:
     ],
 )
 def test_the_end_of_an_engine_is_one_line(
-    order: str, kind: type[SelfImproveError], expected: str, *, at_start: bool
+    order: str, kind: type[SelfImproveError], expected: str
 ) -> None:
     """Of the class that it had in its own process; the others end with it."""
     before = set(psutil.Process().children())
     requests = [request(0), request(1, order), *map(request, range(2, 90))]
 
     def work() -> None:
-        with started({}, {START: order if at_start else ""}) as engines:
+        with started({}, {}) as engines:
             list(engines.complete(requests))
 
     with pytest.raises(SelfImproveError, match=expected) as raised:
         work()
     assert type(raised.value) is kind
     assert "\n" not in str(raised.value)
+    assert set(psutil.Process().children()) == before
+
+
+@pytest.mark.parametrize(
+    ("order", "kind", "expected"),
+    [
+        (echo_engine.REFUSES, InputError, "inference.extraArgs: expected others, found these;"),
+        (echo_engine.IS_KILLED, TryAgainError, "engine 1: .* found it killed, most likely for"),
+    ],
+)
+def test_an_engine_that_does_not_start_ends_the_others(
+    order: str, kind: type[SelfImproveError], expected: str
+) -> None:
+    """Whichever is ready by then."""
+    before = set(psutil.Process().children())
+    with pytest.raises(kind, match=expected):
+        pool.start(JOB, [{}, {START: order}], command=echo_engine.COMMAND)
     assert set(psutil.Process().children()) == before
 
 
