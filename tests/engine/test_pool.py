@@ -24,7 +24,7 @@ from selfimprove_pipeline.workers.wanted import Wanted, ready
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256
-ROWS = 300
+ROWS = 400
 ANSWERS = 5 * 64 + 10
 
 pytestmark = pytest.mark.engine
@@ -64,7 +64,7 @@ def requests() -> list[Request]:
             replace(plain, repetition_penalty=1.2),
             replace(plain, scored=2),
         ]
-        rows.append(kinds[row // 50 % 4])
+        rows.append(kinds[row // 100 % 4])
     rows.append(replace(rows[0], key="overlong", prompt=(65,) * MAX_LENGTH))
     return rows
 
