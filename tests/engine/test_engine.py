@@ -394,6 +394,8 @@ def test_more_sampled_rows_than_a_step_has_room_for(started: Started) -> None:
     assert found == {row.key for row in rows}
 
 
+@vllm
+@pytest.mark.parametrize("started", ["vllm"], indirect=True)
 def test_a_giver_may_wait_for_completions(started: Started) -> None:
     """A request that follows from a completion is taken when it is there, beside others."""
     first = Request(key="0", group="answers", prompt=(72, 105), max_tokens=2)
