@@ -19,10 +19,11 @@ SMALL = (
     "iterations=1",
     "prompts.perIteration=130",
     "training.checkpointSteps=4",
+    "training.epochs=3",  # the checkpoint of step 4 lies there while the others are trained
     "training.reportTo=[tensorboard]",
     "evaluation={suites: [{name: exactMatch, uri: 's3://miniature/suite', limit: 70}]}",
 )
-"""One iteration of one to two minutes: three flushes a language, five or more steps."""
+"""One iteration of one to two minutes: three flushes a language, fifteen or more steps."""
 
 
 @pytest.fixture(scope="module")

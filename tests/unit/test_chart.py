@@ -148,14 +148,15 @@ def test_every_role_has_the_image_of_its_name_unless_told_otherwise(tmp_path: Pa
 
 
 def test_the_test_cluster_needs_no_gpu(tmp_path: Path) -> None:
-    """The values of the cluster tests map every role to the cpu image and ask for no device."""
+    """Its values map the roles with a model to the cpu image, and none asks for a device."""
     file = tmp_path / "settings.yaml"
     file.write_text(settings_of(render(f"-f={TEST_VALUES}")))
 
     pods = settings.load(file).pods
 
+    images = [role.image for role in (pods.inference, pods.training, pods.light)]
+    assert images == [f"localhost/selfimprove-{name}:dev" for name in ("cpu", "cpu", "light")]
     for role in (pods.inference, pods.training, pods.light):
-        assert role.image == "localhost/selfimprove-cpu:dev"
         assert role.image_pull_policy == "IfNotPresent"
         assert role.resources is not None
         assert role.resources["limits"] == {"memory": "4Gi"}
