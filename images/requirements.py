@@ -142,9 +142,11 @@ def hashes(requirement: str) -> list[str]:
 
 def _index() -> str:
     """Return the URL of the index that pip asks, unless its settings name another one."""
+    if chosen := os.environ.get("PIP_INDEX_URL"):
+        return chosen.rstrip("/")
     from pip._internal.models.index import PyPI  # noqa: PLC0415  what else would know
 
-    return os.environ.get("PIP_INDEX_URL", PyPI.simple_url).rstrip("/")
+    return PyPI.simple_url.rstrip("/")
 
 
 def is_of(file: str, version: str) -> bool:
