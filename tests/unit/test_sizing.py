@@ -158,8 +158,9 @@ def test_check_refuses_a_hostile_config_in_one_line(world: Path) -> None:
 def test_a_run_on_one_gpu_is_refused_before_anything_starts(world: Path) -> None:
     """`run` holds the model against the GPUs that the driver tells of."""
     place = Place(1, memory=gpus.GPUS["h100-80gb"].memory)
+    setting = start(world)
     with pytest.raises(InputError, match="GiB too many; what fits: method lora"):
-        sizing.look(start(world), place)
+        sizing.look(setting, sizing.shape(setting), place)
 
 
 def test_the_driver_is_asked_for_the_smallest_gpu(

@@ -24,6 +24,7 @@ from selfimprove_pipeline.artifacts import Index, Manifest, Pair
 from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.memory import gpus
 from selfimprove_pipeline.memory.advice import Place
+from selfimprove_pipeline.memory.shape import ModelShape
 from selfimprove_pipeline.recipe import Run
 from selfimprove_pipeline.report import gather, publish
 from selfimprove_pipeline.report.story import Story
@@ -50,14 +51,16 @@ def _tell_memory_of_cluster(arguments: Namespace, console: Console) -> None:
     """Tell what a run needs and what its pods have no room for, where its model can be read."""
     try:
         setting = machine.setting_of(arguments)
-        _tell_memory(setting, sizing.place_of(setting), console)
+        _tell_memory(setting, sizing.shape(setting), sizing.place_of(setting), console)
     except (InputError, TryAgainError) as error:
         line = f"note: memory: cannot be told from here: {error}"
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def _tell_memory(setting: Setting, place: Place, console: Console) -> None:
-    for line in sizing.lines(setting, place):
+def _tell_memory(
+    setting: Setting, shape: ModelShape | None, place: Place, console: Console
+) -> None:
+    for line in sizing.lines(setting, shape, place):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
@@ -74,8 +77,8 @@ def plan(arguments: Namespace, console: Console) -> None:
         place = Place(arguments.gpus, nodes=1, memory=gpu.memory)
     elif (here := machine.place()) is not None:
         place = here
-    _tell_memory(setting, place, console)
     shape = sizing.shape(setting)
+    _tell_memory(setting, shape, place, console)
     if gpu is not None and shape is not None:
         found = durations.stretches(steps, shape, setting.spec, gpu, arguments.gpus)
         console.print(durations.table(found, shape, gpu, arguments.gpus))
@@ -87,7 +90,7 @@ def run(arguments: Namespace, console: Console) -> None:
     trackers.check(setting.spec.training.report_to)
     if (place := machine.place()) is not None:
         with suppress(TryAgainError):  # a finished run needs no hub
-            for line in sizing.look(setting, place):
+            for line in sizing.look(setting, sizing.shape(setting), place):
                 console.print(f"warning: {line}", highlight=False, markup=False, soft_wrap=True)
     done = launcher.run(arguments, setting)
     index = done.index

@@ -88,6 +88,12 @@ class ModelShape:
         return self.vocabulary * self.hidden
 
 
+def text_of(config: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the part of a config that describes the language model."""
+    inner = config.get("text_config")
+    return inner if isinstance(inner, Mapping) else config
+
+
 def shape_of(
     config: Mapping[str, Any], *, where: str, weights: int | None = None
 ) -> ModelShape | None:
@@ -96,8 +102,7 @@ def shape_of(
     `weights` are the bytes of the model's safetensors, which count where the formula does not
     know the type of the model. `where` names the config in an `InputError`.
     """
-    inner = config.get("text_config")
-    text = _Text(inner if isinstance(inner, Mapping) else config, config, where)
+    text = _Text(text_of(config), config, where)
     hidden, layers = text.number("hidden_size"), text.number("num_hidden_layers")
     heads, vocabulary = text.number("num_attention_heads"), text.number("vocab_size")
     if hidden is None or layers is None or heads is None or vocabulary is None:

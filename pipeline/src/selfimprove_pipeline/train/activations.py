@@ -6,6 +6,7 @@ changes no byte of the result and stands in no key.
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,7 +15,6 @@ import torch
 from selfimprove_pipeline.memory import training as memory
 from selfimprove_pipeline.memory.shape import shape_of
 from selfimprove_pipeline.recipe.training import Training
-from selfimprove_pipeline.train.configuration import compute_dtype
 
 SHARE: Final = 0.9
 """Share of the free memory that may be planned for."""
@@ -30,10 +30,10 @@ def recomputes(
     """
     if training.gradient_checkpointing is not None:
         return training.gradient_checkpointing
-    weights = parameters * compute_dtype(training).itemsize
-    shape = shape_of(model, where="config.json", weights=weights)
-    if shape is None:
+    told = shape_of(model, where="config.json", weights=parameters)
+    if told is None:
         return True
+    shape = replace(told, parameters=parameters)  # counted, where a config only tells of some types
     kept = training.model_copy(update={"gradient_checkpointing": False})
     on_gpu = torch.cuda.is_available()
     needed = memory.device(shape, kept, ranks=world, tokens=tokens, on_gpu=on_gpu)

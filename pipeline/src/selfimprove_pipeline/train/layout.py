@@ -8,6 +8,8 @@ be seen in a config is found before training, see `trainer`: two rows go through
 from collections.abc import Mapping
 from typing import Any, Final, Literal
 
+from selfimprove_pipeline.memory.shape import text_of
+
 Layout = Literal["packed", "padded"]
 
 _CAUSAL_LAYERS: Final = {"full_attention", "sliding_attention", "attention"}
@@ -36,8 +38,8 @@ _WINDOW_IN_THE_MASK: Final = {"doge", "hrm_text", "moshi", "phimoe", "qwen2_moe"
 
 def packable(config: Mapping[str, Any]) -> bool:
     """Say whether a model's passes can be packed; `config` is its config.json as it is."""
-    text = _text(config)
-    kinds = {config.get("model_type"), text.get("model_type")}
+    text = text_of(config)
+    kinds = {str(part.get("model_type")) for part in (config, text)}
     if kinds & (_OWN_ATTENTION | _MORE_THAN_SOFTMAX | _STATEFUL):
         return False
     if kinds & _WINDOW_IN_THE_MASK and _has_window(text):
@@ -47,13 +49,7 @@ def packable(config: Mapping[str, Any]) -> bool:
 
 def has_soft_cap(config: Mapping[str, Any]) -> bool:
     """Say whether attention scores are capped, which neither SDPA nor packed attention does."""
-    return _text(config).get("attn_logit_softcapping") is not None
-
-
-def _text(config: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the part that describes the language model."""
-    inner = config.get("text_config")
-    return inner if isinstance(inner, Mapping) else config
+    return text_of(config).get("attn_logit_softcapping") is not None
 
 
 def _has_window(text: Mapping[str, Any]) -> bool:
@@ -76,4 +72,6 @@ def _has_other_layers(text: Mapping[str, Any]) -> bool:
     if any(name.startswith(_RECURRENT) for name, value in text.items() if value is not None):
         return True
     layers = (text[name] for name in _BY_LAYER if text.get(name))
-    return any(not isinstance(kinds, list) or set(kinds) - _CAUSAL_LAYERS for kinds in layers)
+    return any(
+        not isinstance(kinds, list) or set(map(str, kinds)) - _CAUSAL_LAYERS for kinds in layers
+    )

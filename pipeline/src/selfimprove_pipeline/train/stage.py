@@ -236,7 +236,6 @@ def _try(
     most_apart: float | None,
 ) -> PairTrainer:
     work = Work(
-        rows=setting.rows.kept,
         plan=plan,
         most_apart=most_apart,
         references=references,

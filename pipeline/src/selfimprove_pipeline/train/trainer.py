@@ -48,7 +48,6 @@ from selfimprove_pipeline.train.layout import Layout
 from selfimprove_pipeline.train.model_folder import forget_generation
 from selfimprove_pipeline.train.objective import Objective
 from selfimprove_pipeline.train.plan import Plan, Slot
-from selfimprove_pipeline.train.rows import TokenRow
 
 References = dict[int, tuple[float, float]]
 """Reference log-probabilities (chosen, rejected) by row index."""
@@ -59,7 +58,6 @@ _LAYOUTS: Final[tuple[Layout, ...]] = ("padded", "packed")
 class Work:
     """What this rank trains on."""
 
-    rows: tuple[TokenRow, ...]
     plan: Plan
     most_apart: float | None
     """most_apart is how many nats a token the layouts may differ, None when this was settled."""
@@ -136,7 +134,7 @@ class PairTrainer(DPOTrainer):
         super().__init__(
             model=model,
             args=args,
-            train_dataset=columns(work.rows),
+            train_dataset=columns(work.plan.batches.rows),
             data_collator=self._collators[work.plan.layout],
             processing_class=tokenizer,
             peft_config=lora,
@@ -175,14 +173,15 @@ class PairTrainer(DPOTrainer):
         self._restore_buffers()
         base = self._base()
         add_fused_lm_head(base, outputs=("log_probs",))  # TRL asks for measures that we have not
+        is_packed = self.work.plan.layout == "packed"
         needs_references = self._objective.compares and not self.references
-        needs_verdict = self.work.plan.layout == "packed" and self.work.most_apart is not None
-        if self.work.plan.layout == "packed":
+        needs_verdict = is_packed and self.work.most_apart is not None
+        if is_packed:
             attention.register()
         model = self._reference_model() if needs_references or needs_verdict else None
         if model is not None and needs_verdict:
             self.refused = not self._packing_holds(model, dataset)
-        if self.work.plan.layout == "packed" and not self.refused:
+        if is_packed and not self.refused:
             base.set_attn_implementation(attention.NAME)
         if self.refused or not self._objective.compares:
             return dataset

@@ -70,7 +70,7 @@ def _model(setting: Setting) -> str:
 
 
 def _memory(setting: Setting) -> str:
-    return "\n".join(sizing.look(setting, None))
+    return "\n".join(sizing.look(setting, sizing.shape(setting), None))
 
 
 def _prompts(setting: Setting) -> str:

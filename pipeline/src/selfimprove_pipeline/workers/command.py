@@ -156,10 +156,11 @@ def _check(setting: Setting, index: int, emitter: Emitter) -> Outcome:
     found = check.work(setting)
     common = overlaps.look(setting)
     pod.begin(setting, common)
-    warnings = (*(common.warnings if common else ()), *sizing.look(setting, None))
+    shape = sizing.shape(setting)
+    warnings = (*(common.warnings if common else ()), *sizing.look(setting, shape, None))
     for line in warnings:
         emitter.emit("warning", message=line)
-    for line in sizing.lines(setting, sizing.place_of(setting)):
+    for line in sizing.lines(setting, shape, sizing.place_of(setting)):
         emitter.emit("memory", message=line)
     totals = {"warning": warnings[0][:WARNING_CHARACTERS]} if warnings else {}
     return Outcome(digest=artifacts.digest_of(found), iteration=index, totals=totals)

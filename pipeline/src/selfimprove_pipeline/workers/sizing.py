@@ -55,10 +55,7 @@ def _model(setting: Setting) -> tuple[Mapping[str, Any], ModelShape | None]:
 
 def _layout(config: Mapping[str, Any]) -> Layout:
     """Return the layout of a model's passes: packed where its attention can be."""
-    try:
-        return "packed" if config and packable(config) else "padded"
-    except TypeError:  # kinds of layers that are no names
-        return "padded"
+    return "packed" if config and packable(config) else "padded"
 
 
 def _began_alike(index: Index, setting: Setting) -> bool:
@@ -99,9 +96,8 @@ def place_of(setting: Setting) -> Place:
     return advice.declared(setting.spec) or Place(gpus.NODE * setting.spec.training.nodes)
 
 
-def lines(setting: Setting, place: Place) -> tuple[str, ...]:
-    """Return what a run needs, then what does not fit, a line each."""
-    found = shape(setting)
+def lines(setting: Setting, found: ModelShape | None, place: Place) -> tuple[str, ...]:
+    """Return what a run of a shape needs, then what does not fit, a line each."""
     if found is None:
         return (f"memory: cannot be told: {setting.spec.model.uri} has a config of no known form",)
     needed = (f"memory: {line}" for line in advice.estimates(found, setting.spec, place))
@@ -109,12 +105,11 @@ def lines(setting: Setting, place: Place) -> tuple[str, ...]:
     return (*needed, *(f"too large: {one.line}" for one in misfits))
 
 
-def look(setting: Setting, place: Place | None) -> tuple[str, ...]:
+def look(setting: Setting, found: ModelShape | None, place: Place | None) -> tuple[str, ...]:
     """Return what may not fit, a line each; raise InputError where something certainly does not.
 
     `place` is what is known of where the run computes, None where nothing but the recipe tells.
     """
-    found = shape(setting)
     here = place or advice.declared(setting.spec)
     if found is None or here is None:
         return ()
