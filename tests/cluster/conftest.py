@@ -15,7 +15,7 @@ from typing import Final
 import pytest
 
 from support.cli import Cli
-from support.kube import Kube, eventually
+from support.kube import JSON, Kube, eventually
 from support.operators import OperatorProcess, install_definition
 from support.places import Place, digests, inputs_on_disk, on_this_machine, place, small
 from support.s3 import Server
@@ -64,6 +64,8 @@ def lacking() -> str | None:
         return f"expected a cluster and a store, found no {', '.join(absent)}"
     if absent := [name for name in ("kubectl", "helm") if shutil.which(name) is None]:
         return f"expected {', '.join(absent)} on PATH"
+    if all(node["spec"].get("unschedulable") for node in nodes()):
+        return "expected a node that takes pods: kubectl uncordon NODE"
     return next(filter(None, map(lacking_image, STAGES)), None)
 
 
@@ -76,10 +78,15 @@ def lacking_image(image: str) -> str | None:
     return None
 
 
+def nodes() -> list[JSON]:
+    """Return the nodes of the cluster."""
+    items: list[JSON] = Kube().ask("GET", "/api/v1/nodes")["items"]
+    return items
+
+
 def images_of_nodes() -> set[str]:
     """Return the names of the images that nodes report."""
-    nodes = Kube().ask("GET", "/api/v1/nodes")["items"]
-    images = [image for node in nodes for image in node["status"].get("images", ())]
+    images = [image for node in nodes() for image in node["status"].get("images", ())]
     return {name for found in images for name in found.get("names") or ()}
 
 
