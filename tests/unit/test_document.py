@@ -131,7 +131,7 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: xAlpacaEval, uri: s3://eval/a}]}",
-        "spec.evaluation.suites[0]: expected referenceUri exactly with xAlpacaEval",
+        "spec.evaluation.suites[0]: xAlpacaEval needs referenceUri, and no other kind has it",
     ),
     (
         "beta: 0.1",

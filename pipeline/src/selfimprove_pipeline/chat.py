@@ -25,14 +25,15 @@ _PROBE: Final = "selfimprove"
 class Renderer:
     """The tokenizer and chat template of one model, with the recipe's `chat`."""
 
-    def __init__(self, tokenizer_folder: Path, chat: Chat) -> None:
-        """Load the tokenizer and try the template.
+    def __init__(self, tokenizer_folder: Path, chat: Chat, uri: str = "") -> None:
+        """Load the tokenizer and try the template; errors name the model by `uri`, if given.
 
         A folder without a tokenizer, a missing or failing template, one that refuses or drops the
         system prompt, one that thinks or writes today's date unasked, and one that does not end a
         turn with a token of its own raise `InputError`.
         """
         self._folder = tokenizer_folder
+        self._name = uri or tokenizer_folder.name
         self._chat = chat
         self._tokenizer: Any = self._loaded()
         self._template: str = self._chosen_template()
@@ -150,12 +151,12 @@ class Renderer:
                 self._folder, local_files_only=True, mistral_format=False
             )
         except (OSError, ValueError) as error:
-            msg = f"expected a tokenizer in {self._folder.name}, found none that loads: {error}"
+            msg = f"expected a tokenizer in {self._name}, found none that loads: {error}"
             raise InputError(" ".join(msg.split())) from error
         # Without its files transformers makes a tokenizer that turns every text into nothing.
         if not tokenizer(_PROBE, add_special_tokens=False)["input_ids"]:
             msg = (
-                f"expected a tokenizer in {self._folder.name}, found one without vocabulary; "
+                f"expected a tokenizer in {self._name}, found one without vocabulary; "
                 "put tokenizer.json beside the weights"
             )
             raise InputError(msg)
@@ -187,11 +188,11 @@ class Renderer:
             roles = ", ".join(message.role for message in messages)
             msg = (
                 f"expected a chat template that renders {roles}, found that of "
-                f"{self._folder.name} to fail: {error}; set chat.template"
+                f"{self._name} to fail: {error}; set chat.template"
                 + (" or leave chat.systemPrompt unset" if messages[0].role == "system" else "")
             )
             raise InputError(" ".join(msg.split())) from error
-        template.check_date(str(text), self._template, self._folder.name)
+        template.check_date(str(text), self._template, self._name)
         return str(text)
 
     def _turn(self, messages: Sequence[Message], completion: str) -> str:
@@ -203,14 +204,14 @@ class Renderer:
             if messages[0].role == "system" and messages[0].content.strip() not in whole:
                 msg = (
                     "chat.systemPrompt: expected a chat template that leaves the system prompt in "
-                    f"its place, found that of {self._folder.name} to move it into the user's last "
+                    f"its place, found that of {self._name} to move it into the user's last "
                     "turn, so that answers would be learned without it; leave it unset or set "
                     "chat.template"
                 )
                 raise InputError(msg)
             msg = (
                 "expected a chat template whose assistant turn continues its generation prompt, "
-                f"found that of {self._folder.name} not to; set chat.template"
+                f"found that of {self._name} not to; set chat.template"
             )
             raise InputError(msg)
         return whole[len(prompt) :]
@@ -221,7 +222,7 @@ class Renderer:
             chosen = chosen.get("default")
         if chosen is None:
             msg = (
-                f"expected a chat template, found none in the tokenizer of {self._folder.name}; "
+                f"expected a chat template, found none in the tokenizer of {self._name}; "
                 "set chat.template"
             )
             raise InputError(msg)
@@ -232,7 +233,7 @@ class Renderer:
         template.check_thinking(
             self._template,
             self._chat,
-            self._folder.name,
+            self._name,
             lambda more: self._rendered(messages, is_open=True, more=more),
         )
 
@@ -252,7 +253,7 @@ class Renderer:
         system = (self._chat.system_prompt or "").strip()
         if system not in self._rendered(messages, is_open=True):
             msg = (
-                f"chat.systemPrompt: the chat template of {self._folder.name} drops a system "
+                f"chat.systemPrompt: the chat template of {self._name} drops a system "
                 "message; leave it unset or set chat.template"
             )
             raise InputError(msg)
@@ -261,7 +262,7 @@ class Renderer:
             return min(found, key=rest.index)
         msg = (
             "expected a chat template that ends an assistant turn with a special token, "
-            f"found {rest!r} in that of {self._folder.name}; set chat.template"
+            f"found {rest!r} in that of {self._name}; set chat.template"
         )
         raise InputError(msg)
 

@@ -99,8 +99,8 @@ def _errors_of(uri: str, revision: str | None) -> Iterator[None]:
             raise TryAgainError(_unreachable(uri, error)) from error
         at = f" at revision {revision}" if revision else ""
         message = (
-            f"spec.model.uri: expected a model that the hub gives us, found "
-            f"{type(error).__name__} for {uri}{at}; check the name, the revision and HF_TOKEN"
+            f"spec.model.uri: cannot download {uri}{at}, the hub says {type(error).__name__}; "
+            "check the name and the revision, accept the model's licence or set HF_TOKEN"
         )
         raise InputError(message) from error
     except silence as error:

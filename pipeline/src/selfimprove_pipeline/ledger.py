@@ -135,7 +135,7 @@ def _surveyed_model(setting: Setting, index: int) -> Model:
     for earlier in range(index):
         found = survey(setting.iteration(earlier, model), setting.repository.manifest)
         if not found["train"].is_finished:
-            message = f"expected M{index}, found a run that has not trained M{earlier + 1} yet"
+            message = f"M{earlier + 1} is not trained yet; run iteration {earlier} first"
             raise SelfImproveError(message)
         model = setting.trained(found["train"].manifests[""])
     return model

@@ -103,8 +103,7 @@ def expect_finished(found: Survey, names: tuple[Stage, ...], worker: str) -> Non
     if are_finished(found, names):
         return
     message = (
-        f"expected {worker} to finish {', '.join(names)}, found them open: "
-        "prompts, suites or the model changed while it ran, or an earlier stage is not "
-        "finished; run again"
+        f"{worker} ended without finishing {', '.join(names)}: prompts, suites or the model "
+        "changed while it ran, or an earlier stage is not finished; run again"
     )
     raise SelfImproveError(message)

@@ -40,11 +40,11 @@ class Suite(Part):
         ),
         Rule(
             f"({_KIND} == 'xAlpacaEval') == has(self.referenceUri)",
-            "expected referenceUri exactly with xAlpacaEval",
+            "xAlpacaEval needs referenceUri, and no other kind has it",
         ),
         Rule(
             f"has(self.uri) || ({_KIND} == 'nlp' && has(self.tasks))",
-            "expected uri; only nlp with tasks has none",
+            "expected uri, found none; only nlp with tasks needs none",
         ),
         Rule(
             f"{_KIND} == 'nlp' ? !has(self.languages) && !has(self.maxTokens)"
@@ -121,7 +121,7 @@ class Suite(Part):
     @model_validator(mode="after")
     def _has_a_source(self) -> Self:
         if self.uri is None and not (self.has_tasks and self.tasks):
-            msg = "expected uri, found none; only nlp with tasks has none"
+            msg = "expected uri, found none; only nlp with tasks needs none"
             raise ValueError(msg)
         return self
 
@@ -146,7 +146,7 @@ class Suite(Part):
     @model_validator(mode="after")
     def _has_what_it_compares_with(self) -> Self:
         if self.has_references != (self.reference_uri is not None):
-            msg = "expected referenceUri exactly with xAlpacaEval"
+            msg = "xAlpacaEval needs referenceUri, and no other kind has it"
             raise ValueError(msg)
         return self
 

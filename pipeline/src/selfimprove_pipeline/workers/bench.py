@@ -28,7 +28,7 @@ class Bench:
     @cached_property
     def renderer(self) -> Renderer:
         """The renderer of the model's tokenizer and template."""
-        return Renderer(self.folder, self.setting.spec.chat)
+        return Renderer(self.folder, self.setting.spec.chat, self.setting.spec.model.uri)
 
     def identify(self, suite: Suite) -> Identify:
         """Return the identification among the run's languages and a suite's own."""

@@ -32,7 +32,7 @@ def _decided(
         if f"now/{(part := stages.suite_part(suite.name, language))}" in target.inputs
     }
     if any(earlier[part].digest != target.inputs[f"before/{part}"] for part in parts.values()):
-        message = f"expected the evaluation of M{index - 1} as it was, found another; run again"
+        message = f"the evaluation of M{index - 1} changed meanwhile; run again"
         raise SelfImproveError(message)
     before, now = (
         {language: _answers(setting, manifests[part]) for language, part in parts.items()}
