@@ -94,7 +94,7 @@ def test_a_refused_model_is_wrong_input(status: int, online: pytest.MonkeyPatch)
     """Trying again changes nothing; the line names what to check."""
     with scripted_hub(status) as endpoint:
         online.setattr(constants, "ENDPOINT", endpoint)
-        with pytest.raises(InputError, match="check the name and the revision, .* HF_TOKEN"):
+        with pytest.raises(InputError, match=r"check the name and the revision, .* HF_TOKEN"):
             hub.commit("hf://owner/model", None)
 
 
