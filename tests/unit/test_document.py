@@ -111,12 +111,12 @@ BAD = [
     (
         "beta: 0.1",
         "offload: all\n    zeroStage: 2",
-        "spec.training: expected zeroStage 3 or more with offload all, found 2",
+        "expected zeroStage 1 or more with offload optimizer, 3 with offload all, found 2",
     ),
     (
         "beta: 0.1",
         "offload: optimizer\n    zeroStage: 0",
-        "spec.training: expected zeroStage 1 or more with offload optimizer, found 0",
+        "expected zeroStage 1 or more with offload optimizer, 3 with offload all, found 0",
     ),
     (
         "beta: 0.1",
@@ -126,7 +126,7 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: headToHead, uri: s3://eval/a}]}",
-        "spec.evaluation: expected judge with the suites headToHead, found none",
+        "spec.evaluation: expected judge with the suites xAlpacaEval, headToHead and mtBench, found",
     ),
     (
         "beta: 0.1",

@@ -172,11 +172,7 @@ def _suggestion(path: Path_) -> str:
 def cluster_mistakes(run: recipe.Run, document: Document) -> list[Mistake]:
     """Return what the API server will refuse in a run that is good on one machine."""
     found = [
-        *(
-            (path, f"{NOT_A_FILE.message}, found {uri}")
-            for path, uri in _uris(run)
-            if uri.startswith("file://")
-        ),
+        *((path, mistake) for path, uri in _uris(run) if (mistake := NOT_A_FILE.mistake(uri))),
         *(
             (path, f"expected text or a whole number on a cluster; write {_quoted(value)}")
             for path, value in _arguments(document.value)

@@ -4,15 +4,16 @@ A field says with `Affects` which stages' outputs depend on its value. Stage key
 from exactly these fields (`stages.key`), and one parametrised test holds every field to it.
 
 What pydantic checks here, the API server checks by the CRD that is made from these types. So
-patterns hold no character class that Rust and Go read differently, and a rule in Python stands
-beside the same rule in CEL.
+patterns hold no character class that Rust and Go read differently, and a `Rule` holds its
+condition in CEL and in Python.
 """
 
 import json
 import math
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Final, Literal
+from typing import Annotated, Any, ClassVar, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
@@ -22,6 +23,7 @@ from pydantic import (
     PlainValidator,
     StringConstraints,
     WithJsonSchema,
+    model_validator,
 )
 from pydantic.alias_generators import to_camel
 from pydantic.json_schema import JsonSchemaValue
@@ -47,14 +49,30 @@ def affects(*stages: Stage) -> Affects:
 
 @dataclass(frozen=True)
 class Rule:
-    """A rule over several fields, in CEL as the API server reads it."""
+    """A rule over several fields: one message, for the API server and for this machine."""
 
     cel: str
+    """cel is the condition as the API server reads it."""
     message: str
+    broken: Callable[[Any], str | None]
+    """broken returns what was found if the condition fails, "" if the message says it already;
+    None if the condition holds."""
+
+    def mistake(self, value: Any) -> str | None:
+        """Return the message with what was found, None if the condition holds."""
+        found = self.broken(value)
+        if found is None:
+            return None
+        return f"{self.message}, found {found}" if found else self.message
 
     def schema(self) -> dict[str, str]:
         """Return the rule as the CRD holds it."""
         return {"rule": self.cel, "message": self.message}
+
+
+def repeated(names: Sequence[str]) -> str | None:
+    """Return the names if one of them is there twice, for a rule that forbids it."""
+    return ", ".join(names) if len(set(names)) < len(names) else None
 
 
 class Part(BaseModel):
@@ -72,7 +90,14 @@ class Part(BaseModel):
     )
 
     rules: ClassVar[tuple[Rule, ...]] = ()
-    """The rules of the part's model validators, for the CRD."""
+    """rules over several fields of the part."""
+
+    @model_validator(mode="after")
+    def _obeys_its_rules(self) -> Self:
+        for rule in self.rules:
+            if mistake := rule.mistake(self):
+                raise ValueError(mistake)
+        return self
 
     @classmethod
     @override
@@ -112,6 +137,7 @@ LabelValue = Annotated[
 NOT_A_FILE: Final = Rule(
     "!self.startsWith('file://')",
     "expected a URI that every node reaches (s3://, for models also hf:// and pvc://)",
+    lambda uri: uri if uri.startswith("file://") else None,
 )
 ObjectUri = Annotated[
     str,

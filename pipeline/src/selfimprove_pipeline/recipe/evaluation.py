@@ -1,8 +1,8 @@
 """How models are measured: suites, the judge and its budget, baselines."""
 
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Final, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from selfimprove_pipeline.recipe.base import (
     Language,
@@ -12,6 +12,7 @@ from selfimprove_pipeline.recipe.base import (
     Rule,
     SecretRef,
     affects,
+    repeated,
 )
 from selfimprove_pipeline.recipe.sources import Languages
 
@@ -36,21 +37,25 @@ class Suite(Part):
         Rule(
             f"has(self.kind) ? (self.kind in {_KINDS} || self.kind.contains('/'))"
             f" : self.name in {_KINDS}",
-            f"expected kind or name one of {', '.join(SUITE_KINDS)}, or kind PACKAGE/NAME",
+            f"expected kind ({', '.join(SUITE_KINDS)} or PACKAGE/NAME)",
+            lambda self: None if self.is_known else self.kind or f"the name {self.name} alone",
         ),
         Rule(
             f"({_KIND} == 'xAlpacaEval') == has(self.referenceUri)",
             "xAlpacaEval needs referenceUri, and no other kind has it",
+            lambda self: "" if self.has_references == (self.reference_uri is None) else None,
         ),
         Rule(
             f"has(self.uri) || ({_KIND} == 'nlp' && has(self.tasks))",
-            "expected uri, found none; only nlp with tasks needs none",
+            "expected uri; only nlp with tasks needs none",
+            lambda self: "" if self.uri is None and not (self.has_tasks and self.tasks) else None,
         ),
         Rule(
             f"{_KIND} == 'nlp' ? !has(self.languages) && !has(self.maxTokens)"
             " : !has(self.tasks) && !has(self.numFewshot) && !has(self.applyChatTemplate)",
-            "expected tasks, numFewshot and applyChatTemplate with nlp alone, and there neither"
-            " languages nor maxTokens",
+            "tasks, numFewshot and applyChatTemplate belong to nlp, languages and maxTokens to all"
+            " other kinds",
+            lambda self: ", ".join(self.foreign) or None,
         ),
     )
 
@@ -108,51 +113,26 @@ class Suite(Part):
     apply_chat_template: Annotated[bool | None, affects("evaluate")] = None
     """applyChatTemplate to the questions of `nlp`. Unset means false."""
 
-    @model_validator(mode="after")
-    def _kind_is_known(self) -> Self:
-        kind = self._kind
-        if kind not in SUITE_KINDS and (self.kind is None or "/" not in kind):
-            kinds = f"{', '.join(SUITE_KINDS)} or PACKAGE/NAME"
-            found = f"the name {self.name} alone" if self.kind is None else kind
-            msg = f"expected kind ({kinds}), found {found}"
-            raise ValueError(msg)
-        return self
+    def languages_in(self, run: Languages) -> tuple[str, ...]:
+        """Return the languages to evaluate in, each once."""
+        return run.all() if self.languages is None else tuple(dict.fromkeys(self.languages))
 
-    @model_validator(mode="after")
-    def _has_a_source(self) -> Self:
-        if self.uri is None and not (self.has_tasks and self.tasks):
-            msg = "expected uri, found none; only nlp with tasks needs none"
-            raise ValueError(msg)
-        return self
+    @property
+    def is_known(self) -> bool:
+        """Whether the kind is built in, or stated as one of a package."""
+        return self._kind in SUITE_KINDS or "/" in (self.kind or "")
 
-    @model_validator(mode="after")
-    def _tasks_are_of_lm_eval(self) -> Self:
-        of_tasks = {
+    @property
+    def foreign(self) -> list[str]:
+        """The fields that are set and belong to other kinds."""
+        tasks = {
             "tasks": self.tasks,
             "numFewshot": self.num_fewshot,
             "applyChatTemplate": self.apply_chat_template,
         }
-        of_languages = {"languages": self.languages, "maxTokens": self.max_tokens}
-        foreign = of_languages if self.has_tasks else of_tasks
-        found = [name for name, value in foreign.items() if value is not None]
-        if found:
-            where = (
-                "not with nlp, whose tasks have their own" if self.has_tasks else "with nlp alone"
-            )
-            msg = f"expected {', '.join(foreign)} {where}, found {found[0]}"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _has_what_it_compares_with(self) -> Self:
-        if self.has_references != (self.reference_uri is not None):
-            msg = "xAlpacaEval needs referenceUri, and no other kind has it"
-            raise ValueError(msg)
-        return self
-
-    def languages_in(self, run: Languages) -> tuple[str, ...]:
-        """Return the languages to evaluate in, each once."""
-        return run.all() if self.languages is None else tuple(dict.fromkeys(self.languages))
+        languages = {"languages": self.languages, "maxTokens": self.max_tokens}
+        others = languages if self.has_tasks else tasks
+        return [name for name, value in others.items() if value is not None]
 
     @property
     def _kind(self) -> str:
@@ -215,6 +195,11 @@ class JudgeBudget(Part):
         Rule(
             "!has(self.money) || (has(self.promptPrice) && has(self.completionPrice))",
             "expected promptPrice and completionPrice with money",
+            lambda self: (
+                ""
+                if self.money is not None and None in (self.prompt_price, self.completion_price)
+                else None
+            ),
         ),
     )
 
@@ -232,13 +217,6 @@ class JudgeBudget(Part):
 
     completion_price: Price | None = None
     """completionPrice of a million tokens of answers."""
-
-    @model_validator(mode="after")
-    def _money_has_prices(self) -> Self:
-        if self.money is not None and None in (self.prompt_price, self.completion_price):
-            msg = "expected promptPrice and completionPrice with money"
-            raise ValueError(msg)
-        return self
 
 
 class Judge(Part):
@@ -277,15 +255,22 @@ class Evaluation(Part):
         Rule(
             "!has(self.suites) || self.suites.all(a, self.suites.exists_one(b, b.name == a.name))",
             "expected each suite's name once",
+            lambda self: repeated([suite.name for suite in self.suites]),
         ),
         Rule(
             "has(self.judge) || !has(self.suites) || self.suites.all(a,"
             " !((has(a.kind) ? a.kind : a.name) in ['xAlpacaEval', 'headToHead', 'mtBench']))",
             "expected judge with the suites xAlpacaEval, headToHead and mtBench",
+            lambda self: (
+                "none"
+                if self.judge is None and any(suite.is_judged for suite in self.suites)
+                else None
+            ),
         ),
         Rule(
             "!has(self.baselines) || self.baselines.all(a, self.baselines.exists_one(b, b == a))",
             "expected each baseline once",
+            lambda self: repeated(self.baselines),
         ),
     )
 
@@ -298,26 +283,3 @@ class Evaluation(Part):
 
     judge: Judge | None = None
     """judge of the suites xAlpacaEval, headToHead and mtBench, and of pairs."""
-
-    @model_validator(mode="after")
-    def _each_name_once(self) -> Self:
-        names = [suite.name for suite in self.suites]
-        if len(set(names)) < len(names):
-            msg = f"expected each suite's name once, found {', '.join(names)}"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _each_baseline_once(self) -> Self:
-        if len(set(self.baselines)) < len(self.baselines):
-            msg = f"expected each baseline once, found {', '.join(self.baselines)}"
-            raise ValueError(msg)
-        return self
-
-    @model_validator(mode="after")
-    def _judged_suites_have_a_judge(self) -> Self:
-        judged = [suite.name for suite in self.suites if suite.is_judged]
-        if judged and self.judge is None:
-            msg = f"expected judge with the suites {', '.join(judged)}, found none"
-            raise ValueError(msg)
-        return self

@@ -1,8 +1,8 @@
 """How text is made: generation, translation, the engine, and the rows that become pairs."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from selfimprove_pipeline.recipe.base import (
     Argument,
@@ -54,7 +54,8 @@ class External(Part):
     rules = (
         Rule(
             "self.kind != 'openai' || has(self.baseUrl)",
-            "expected baseUrl with kind openai, found none",
+            "expected baseUrl with kind openai",
+            lambda self: "none" if self.kind == "openai" and self.base_url is None else None,
         ),
     )
 
@@ -73,13 +74,6 @@ class External(Part):
     secret_ref: SecretRef | None = None
     """secretRef names the Secret with OPENAI_API_KEY."""
 
-    @model_validator(mode="after")
-    def _endpoint_has_an_address(self) -> Self:
-        if self.kind == "openai" and self.base_url is None:
-            msg = "expected baseUrl with kind openai, found none"
-            raise ValueError(msg)
-        return self
-
 
 class Translation(Part):
     """How answers are translated, both ways between the dominant and each other language."""
@@ -88,6 +82,7 @@ class Translation(Part):
         Rule(
             "(has(self.translator) && self.translator == 'external') == has(self.external)",
             "expected external exactly when translator is external",
+            lambda self: "" if (self.translator == "external") == (self.external is None) else None,
         ),
     )
 
@@ -118,13 +113,6 @@ class Translation(Part):
 
     source_length_budget: Annotated[bool, affects("translate")] = by_profile()
     """sourceLengthBudget limits a translation to 3 x its source's tokens + 64, within maxTokens."""
-
-    @model_validator(mode="after")
-    def _external_is_described(self) -> Self:
-        if (self.translator == "external") != (self.external is not None):
-            msg = "expected external exactly when translator is external"
-            raise ValueError(msg)
-        return self
 
 
 class Inference(Part):

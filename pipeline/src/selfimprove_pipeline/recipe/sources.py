@@ -1,8 +1,8 @@
 """Where a run's inputs come from and where its artifacts go."""
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints
 
 from selfimprove_pipeline.recipe.base import (
     NOT_A_FILE,
@@ -15,6 +15,7 @@ from selfimprove_pipeline.recipe.base import (
     SecretRef,
     Text,
     affects,
+    repeated,
 )
 
 ModelUri = Annotated[
@@ -57,6 +58,7 @@ class Languages(Part):
             "!(self.dominant in self.others)"
             " && self.others.all(a, self.others.exists_one(b, b == a))",
             "expected each language once",
+            lambda self: repeated(self.all()),
         ),
     )
 
@@ -69,13 +71,6 @@ class Languages(Part):
         affects("pair", "evaluate", "gate", "judge"),
     ]
     """others are the languages to improve; in `lidr-paper` the last gives the dominant pairs."""
-
-    @model_validator(mode="after")
-    def _each_language_once(self) -> Self:
-        if len(set(self.all())) < len(self.all()):
-            msg = f"expected each language once, found {', '.join(self.all())}"
-            raise ValueError(msg)
-        return self
 
     def all(self) -> tuple[str, ...]:
         """Return the dominant language, then the others in the order of the recipe."""

@@ -4,9 +4,9 @@ The reference pass runs in the micro-batches, precision and ZeRO stage of its tr
 fields that decide about those affect the stage `reference` too. Later epochs do not.
 """
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from selfimprove_pipeline.recipe.base import Name, Part, Rule, affects, by_profile
 from selfimprove_pipeline.recipe.sampling import Seed, TokenCount
@@ -36,6 +36,12 @@ class Training(Part):
             "!has(self.zeroStage) || self.offload == 'none' || self.zeroStage == 3"
             " || (self.offload == 'optimizer' && self.zeroStage > 0)",
             "expected zeroStage 1 or more with offload optimizer, 3 with offload all",
+            lambda self: (
+                str(self.zero_stage)
+                if self.zero_stage is not None
+                and self.zero_stage < {"none": 0, "optimizer": 1, "all": 3}[self.offload]
+                else None
+            ),
         ),
     )
 
@@ -134,14 +140,3 @@ class Training(Part):
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(max_length=4)
     ] = ()
     """reportTo are TRL's trackers. Empty means none; metrics are in the artifact either way."""
-
-    @model_validator(mode="after")
-    def _offload_fits_the_stage(self) -> Self:
-        needed = {"none": 0, "optimizer": 1, "all": 3}[self.offload]
-        if self.zero_stage is not None and self.zero_stage < needed:
-            msg = (
-                f"expected zeroStage {needed} or more with offload {self.offload}, "
-                f"found {self.zero_stage}"
-            )
-            raise ValueError(msg)
-        return self
