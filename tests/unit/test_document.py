@@ -126,7 +126,7 @@ BAD = [
     (
         "beta: 0.1",
         "beta: 0.1\n  evaluation: {suites: [{name: headToHead, uri: s3://eval/a}]}",
-        "spec.evaluation: expected judge with the suites xAlpacaEval, headToHead and mtBench, found",
+        "evaluation: expected judge with the suites xAlpacaEval, headToHead and mtBench, found",
     ),
     (
         "beta: 0.1",
