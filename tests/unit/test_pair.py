@@ -11,6 +11,8 @@ from hypothesis import strategies as st
 from selfimprove_pipeline import languages, pair
 from selfimprove_pipeline.artifacts import Answer, Drop, Pair, Prompt, Translation
 from selfimprove_pipeline.pair import Paired, Texts
+from selfimprove_pipeline.pair.reasons import FILTERS
+from support.cli import REPOSITORY
 from support.runs import run
 
 Row = tuple[str, str, str, str]
@@ -398,3 +400,11 @@ def test_the_order_in_which_rows_arrived_does_not_matter(given_texts: Texts, ran
         translations={name: shuffled(found) for name, found in given_texts.translations.items()},
     )
     assert safe(other) == safe(given_texts)
+
+
+def test_the_docs_list_the_filters_in_the_order_they_are_tried() -> None:
+    """The first reason counts, so the order is part of what a reason means."""
+    text = (REPOSITORY / "docs" / "formats.md").read_text()
+    rows = text.partition("| reason | when |\n|---|---|\n")[2].partition("\n\n")[0]
+    listed = [row.split("`")[1] for row in rows.splitlines()]
+    assert listed == [each.reason for each in FILTERS]

@@ -12,7 +12,12 @@ from selfimprove_pipeline import conversation
 from selfimprove_pipeline.artifacts import Drop, Message, Pair
 from selfimprove_pipeline.languages import Identify
 from selfimprove_pipeline.pair.candidates import Candidate, Texts, candidates
-from selfimprove_pipeline.pair.reasons import is_not_identified, median_ratios, reason_to_drop
+from selfimprove_pipeline.pair.reasons import (
+    Context,
+    is_not_identified,
+    median_ratios,
+    reason_to_drop,
+)
 from selfimprove_pipeline.recipe import Spec
 
 __all__ = ["Paired", "Texts", "pair"]
@@ -30,11 +35,11 @@ class Paired:
 
 def pair(texts: Texts, spec: Spec, identify: Identify) -> Paired:
     """Return the pairs of an iteration and the candidates that did not become one."""
-    medians = median_ratios(texts)
     identify = cache(identify)  # a kept text is asked for twice: to judge it and to count it
+    context = Context(spec, identify, median_ratios(texts))
     pairs, drops, not_identified = [], [], dict.fromkeys(spec.languages.all(), 0)
     for candidate in candidates(texts, spec):
-        reason = reason_to_drop(candidate, spec, identify, medians)
+        reason = reason_to_drop(candidate, context)
         if reason is not None:
             drops.append(_drop(candidate, reason))
             continue

@@ -6,78 +6,60 @@ answer is often short, and such a band drops the pairs that teach most.
 
 import statistics
 from collections import Counter
-from collections.abc import Mapping
-from typing import Final, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Final, NamedTuple
 
 from selfimprove_pipeline import languages
 from selfimprove_pipeline.languages import Identify
 from selfimprove_pipeline.matching import is_right, normalized
 from selfimprove_pipeline.pair.candidates import Candidate, Direction, Texts
 from selfimprove_pipeline.recipe import Spec
-
-Reason = Literal[
-    "noAnswer",
-    "untranslated",
-    "empty",
-    "truncated",
-    "offTarget",
-    "lengthRatio",
-    "repetition",
-    "wrongAnswer",
-    "identical",
-]
+from selfimprove_pipeline.recipe.sampling import Pairing
 
 EQUAL_LINES: Final = 5
 MIN_ROWS_FOR_MEDIAN: Final = 20
 
 
-def reason_to_drop(
-    candidate: Candidate, spec: Spec, identify: Identify, medians: Mapping[Direction, float]
-) -> Reason | None:
-    """Return why a candidate does not become a pair, None when it does."""
-    filters = spec.pairing.filters
-    if is_unanswered(candidate):
-        return "noAnswer"
-    if is_untranslated(candidate, spec):
-        return "untranslated"
-    if filters.empty and has_empty_text(candidate):
-        return "empty"
-    if filters.truncation and has_truncated_text(candidate):
-        return "truncated"
-    if filters.language and is_off_target(candidate, identify):
-        return "offTarget"
-    if filters.length_ratio and has_odd_length(candidate, spec, medians):
-        return "lengthRatio"
-    if filters.repetition and is_repetitive(candidate.preferred or ""):
-        return "repetition"
-    if filters.wrong_answer and is_wrong(candidate):
-        return "wrongAnswer"
-    if spec.pairing.drop_identical and is_identical(candidate):
-        return "identical"
-    return None
+@dataclass(frozen=True)
+class Context:
+    """What a filter may read besides the candidate."""
+
+    spec: Spec
+    identify: Identify
+    medians: Mapping[Direction, float]
+    """medians of translation / source length, see `median_ratios`."""
 
 
-def is_unanswered(candidate: Candidate) -> bool:
+class Filter(NamedTuple):
+    """One reason to drop a candidate."""
+
+    reason: str
+    is_on: Callable[[Pairing], bool]
+    drops: Callable[[Candidate, Context], bool]
+
+
+def is_unanswered(candidate: Candidate, _: Context) -> bool:
     """Return whether the prompt itself was too long to be answered."""
     own = candidate.preferred if candidate.is_dominant else candidate.dispreferred
     return own is None
 
 
-def is_untranslated(candidate: Candidate, spec: Spec) -> bool:
+def is_untranslated(candidate: Candidate, context: Context) -> bool:
     """Return whether a text that the row needs has not come out of the translation."""
     own_failed = candidate.translation.text is None
-    if spec.pairing.failed_direction == "dropBoth":
+    if context.spec.pairing.failed_direction == "dropBoth":
         return own_failed or candidate.opposite.text is None
     return own_failed and candidate.needs_translation
 
 
-def has_empty_text(candidate: Candidate) -> bool:
+def has_empty_text(candidate: Candidate, _: Context) -> bool:
     """Return whether one of the two texts, or the answer behind the translation, is empty."""
     texts = (candidate.preferred, candidate.dispreferred, candidate.source.completion)
     return any(not (text or "").strip() for text in texts)
 
 
-def has_truncated_text(candidate: Candidate) -> bool:
+def has_truncated_text(candidate: Candidate, _: Context) -> bool:
     """Return whether a text of the row ended at its token limit."""
     reasons = [candidate.own.finish_reason, candidate.source.finish_reason]
     if candidate.needs_translation:
@@ -85,12 +67,63 @@ def has_truncated_text(candidate: Candidate) -> bool:
     return "length" in reasons
 
 
-def is_off_target(candidate: Candidate, identify: Identify) -> bool:
+def is_off_target(candidate: Candidate, context: Context) -> bool:
     """Return whether the chosen text is in another of the run's languages."""
     if candidate.is_about_translation or not languages.is_identifiable(candidate.language):
         return False
-    found = identify(candidate.preferred or "")
+    found = context.identify(candidate.preferred or "")
     return found is not None and found != languages.base(candidate.language)
+
+
+def has_odd_length(candidate: Candidate, context: Context) -> bool:
+    """Return whether the translation's length is far from what its direction makes of a source."""
+    median = context.medians.get((candidate.partner, candidate.language))
+    ratio = _ratio(candidate.source.completion, candidate.translation.text)
+    if median is None or ratio is None or not candidate.needs_translation:
+        return False
+    band = context.spec.pairing.filters.length_ratio_band
+    return not band.minimum <= ratio / median <= band.maximum
+
+
+def is_repetitive(candidate: Candidate, _: Context) -> bool:
+    """Return whether the chosen text has five equal lines."""
+    text = candidate.preferred or ""
+    lines = Counter(line.strip() for line in text.splitlines() if line.strip())
+    return max(lines.values(), default=0) >= EQUAL_LINES
+
+
+def is_wrong(candidate: Candidate, _: Context) -> bool:
+    """Return whether the chosen text comes to something else than the prompt's answer."""
+    text, answer = candidate.preferred or "", candidate.prompt.answer or ""
+    written = candidate.partner if candidate.is_about_translation else candidate.language
+    return not is_right(text, answer, language=candidate.language, written=written)
+
+
+def is_identical(candidate: Candidate, _: Context) -> bool:
+    """Return whether both texts are equal after NFC and white space."""
+    return normalized(candidate.preferred or "") == normalized(candidate.dispreferred or "")
+
+
+FILTERS: Final = (
+    Filter("noAnswer", lambda _: True, is_unanswered),
+    Filter("untranslated", lambda _: True, is_untranslated),
+    Filter("empty", lambda pairing: pairing.filters.empty, has_empty_text),
+    Filter("truncated", lambda pairing: pairing.filters.truncation, has_truncated_text),
+    Filter("offTarget", lambda pairing: pairing.filters.language, is_off_target),
+    Filter("lengthRatio", lambda pairing: pairing.filters.length_ratio, has_odd_length),
+    Filter("repetition", lambda pairing: pairing.filters.repetition, is_repetitive),
+    Filter("wrongAnswer", lambda pairing: pairing.filters.wrong_answer, is_wrong),
+    Filter("identical", lambda pairing: pairing.drop_identical, is_identical),
+)
+"""All filters, in the order they are tried. A new one is a field of `recipe.sampling.Filters`, a
+row here and a row of the table in docs/formats.md."""
+
+
+def reason_to_drop(candidate: Candidate, context: Context) -> str | None:
+    """Return why a candidate does not become a pair, None when it does."""
+    pairing = context.spec.pairing
+    dropping = (f.reason for f in FILTERS if f.is_on(pairing) and f.drops(candidate, context))
+    return next(dropping, None)
 
 
 def is_not_identified(candidate: Candidate, identify: Identify) -> bool:
@@ -98,34 +131,6 @@ def is_not_identified(candidate: Candidate, identify: Identify) -> bool:
     if not languages.is_identifiable(candidate.language):
         return True
     return identify(candidate.preferred or "") is None
-
-
-def has_odd_length(candidate: Candidate, spec: Spec, medians: Mapping[Direction, float]) -> bool:
-    """Return whether the translation's length is far from what its direction makes of a source."""
-    median = medians.get((candidate.partner, candidate.language))
-    ratio = _ratio(candidate.source.completion, candidate.translation.text)
-    if median is None or ratio is None or not candidate.needs_translation:
-        return False
-    band = spec.pairing.filters.length_ratio_band
-    return not band.minimum <= ratio / median <= band.maximum
-
-
-def is_repetitive(text: str) -> bool:
-    """Return whether a text has five equal lines."""
-    lines = Counter(line.strip() for line in text.splitlines() if line.strip())
-    return max(lines.values(), default=0) >= EQUAL_LINES
-
-
-def is_wrong(candidate: Candidate) -> bool:
-    """Return whether the chosen text comes to something else than the prompt's answer."""
-    text, answer = candidate.preferred or "", candidate.prompt.answer or ""
-    written = candidate.partner if candidate.is_about_translation else candidate.language
-    return not is_right(text, answer, language=candidate.language, written=written)
-
-
-def is_identical(candidate: Candidate) -> bool:
-    """Return whether both texts are equal after NFC and white space."""
-    return normalized(candidate.preferred or "") == normalized(candidate.dispreferred or "")
 
 
 def median_ratios(texts: Texts) -> dict[Direction, float]:
