@@ -1,6 +1,7 @@
 """What goes in is whole rows, what comes out is an ordinary model folder."""
 
 import json
+import weakref
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,8 @@ from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.train.model_folder import Target, save_full
+from selfimprove_pipeline.train import model_folder
+from selfimprove_pipeline.train.model_folder import Target, masters, save_full
 from selfimprove_pipeline.train.rows import NO_PAIRS, tokenize
 from support import dpo_by_hand
 from support.models import CHATML
@@ -104,6 +106,30 @@ def test_model_without_a_generation_config_gets_one(tmp_path: Path) -> None:
     generation = GenerationConfig.from_pretrained(tmp_path / "M1")
     assert generation.eos_token_id == [END_OF_TURN]
     assert generation.use_cache is True
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_masters_are_saved_one_by_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype
+) -> None:
+    """When a master is gathered on the device, none of those before it is left there."""
+    model = tied_qwen2(tmp_path / "M0")
+    gathered: list[weakref.ref[Any]] = []
+    left: list[int] = []
+
+    def gather(parameter: torch.nn.Parameter) -> torch.Tensor:
+        left.append(sum(memory() is not None for memory in gathered))
+        memory = parameter.data.float().numpy() + 1  # which lives as long as a tensor is on it
+        gathered.append(weakref.ref(memory))
+        return torch.from_numpy(memory)
+
+    monkeypatch.setattr(model_folder, "safe_get_full_fp32_param", gather)
+    trained = dpo_by_hand.load(model).to(dtype)  # type: ignore[arg-type]
+    target = Target(tmp_path / "M1", dtype, (END_OF_TURN,))
+    changed = save_full(model, masters(trained), start_dtype=dtype, target=target)
+
+    assert changed.shares()["changedWeights"] == 1
+    assert left == [0] * len(list(trained.parameters()))
 
 
 def test_template_of_the_recipe_replaces_the_models(world: Any) -> None:

@@ -1,7 +1,7 @@
 """The CustomResourceDefinition as a text: complete, bounded, portable, never stale."""
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 
@@ -99,6 +99,22 @@ def test_what_a_profile_sets_has_no_default() -> None:
     }
     found = dict(SPEC)
     assert [path for path in set_by_profiles if "default" in found[path]] == []
+
+
+UNSET = ("zeroStage", "layout", "gradientCheckpointing", "checkpointSteps")
+
+
+@pytest.mark.parametrize("profile", recipe.profiles.PROFILES)
+def test_each_profile_sets_all_that_has_no_default_and_nothing_else(
+    profile: recipe.Profile,
+) -> None:
+    """A field may be unset by design: its type says so, as that of `training.layout` does."""
+    open_ = {path: info for path, info in recipe.fields() if info.default is None}
+    unset = {path for path, info in open_.items() if type(None) in get_args(info.annotation)}
+    found = {".".join(path) for path in _leaves(recipe.profiles.PROFILES[profile], ())}
+
+    assert found == open_.keys() - unset
+    assert {f"training.{name}" for name in UNSET} <= unset
 
 
 def _leaves(value: Any, path: Path_) -> Iterator[Path_]:

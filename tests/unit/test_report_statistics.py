@@ -1,17 +1,20 @@
-"""The intervals of the report against published numbers and against simulated truth."""
+"""Intervals and p values against published numbers, simulated truth and scipy."""
 
 import math
 import os
 import random
 import subprocess
 import sys
-from itertools import product
+from itertools import combinations, product
 from operator import mul
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 
+from selfimprove_pipeline.contrast import contrast, corrected
 from selfimprove_pipeline.statistics import (
     Rate,
     bootstrap,
@@ -47,6 +50,14 @@ def test_wilson_holds_the_rate_and_stays_within_bounds(case: tuple[int, int]) ->
     found, mirrored = wilson(successes, n), wilson(n - successes, n)
     assert 0 <= found.low <= successes / n <= found.high <= 1
     assert found.low == pytest.approx(1 - mirrored.high)
+
+
+@given(st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
+def test_wilson_is_that_of_scipy(case: tuple[int, int]) -> None:
+    """Of any number of rows."""
+    found, other = wilson(*case), stats.binomtest(*case).proportion_ci(method="wilson")
+
+    assert (found.low, found.high) == pytest.approx((other.low, other.high))
 
 
 def test_a_rate_of_no_rows_is_unknown() -> None:
@@ -137,6 +148,23 @@ def test_the_bootstrap_repeats_itself() -> None:
     assert first != second
 
 
+@pytest.mark.parametrize("n", [12, 60, 400])
+def test_the_bootstrap_is_that_of_scipy(n: int) -> None:
+    """Both draw at random, so bounds of 2,000 and 20,000 resamples differ by little.
+
+    A bound's own standard error is a sixteenth of the mean's.
+    """
+    values = np.random.default_rng(n).exponential(size=n)
+    found = bootstrap([float(value) for value in values])
+    other = stats.bootstrap(
+        (values,), np.mean, n_resamples=20_000, method="percentile", rng=np.random.default_rng(1)
+    )
+
+    near = 0.2 * other.standard_error
+    assert found.low == pytest.approx(other.confidence_interval.low, abs=near)
+    assert found.high == pytest.approx(other.confidence_interval.high, abs=near)
+
+
 def test_very_few_prompts_decide_nothing() -> None:
     """Nine prompts that all became right have an interval of no width and still no sign."""
     found = paired_bootstrap(dict.fromkeys("abcdefghi", 0), dict.fromkeys("abcdefghi", 1))
@@ -177,6 +205,17 @@ def test_holm_gives_the_numbers_by_hand(p_values: list[float], adjusted: list[fl
     assert holm(p_values) == pytest.approx(adjusted)
 
 
+@given(st.lists(st.floats(0, 1), max_size=7))
+def test_holm_is_the_closed_test_of_bonferroni(p_values: list[float]) -> None:
+    """A hypothesis falls where Bonferroni refuses every set of hypotheses that it is in."""
+    places = range(len(p_values))
+    sets = [some for size in places for some in combinations(places, size + 1)]
+    smallest = {some: min(1.0, len(some) * min(p_values[i] for i in some)) for some in sets}
+    by_hand = [max(p for some, p in smallest.items() if place in some) for place in places]
+
+    assert holm(p_values) == pytest.approx(by_hand)
+
+
 def flips(*changes: float, steps: int = 1) -> float:
     """Return the p value of changes from nothing."""
     after = {str(place): change for place, change in enumerate(changes)}
@@ -211,6 +250,40 @@ def test_the_sign_flip_test_counts_all_signs(changes: list[int]) -> None:
     sums = [sum(map(mul, changes, signs)) for signs in product((1, -1), repeat=len(changes))]
     share = sum(abs(total) >= far for total in sums) / len(sums)
     assert flips(*(change / 4 for change in changes), steps=4) == pytest.approx(share)
+
+
+@given(st.integers(0, 500), st.integers(0, 500))
+def test_of_right_and_wrong_answers_the_test_is_scipys_binomial(ups: int, downs: int) -> None:
+    """McNemar's exact test asks whether as many change for the better as for the worse."""
+    expected = stats.binomtest(ups, ups + downs).pvalue if ups + downs else 1.0
+
+    assert flips(*[1.0] * ups, *[-1.0] * downs) == pytest.approx(expected)
+
+
+@given(st.lists(st.tuples(st.integers(0, 10), st.integers(0, 10)), min_size=2, max_size=8))
+def test_of_fractions_the_test_is_scipys_permutation_test(scores: list[tuple[int, int]]) -> None:
+    """A contrast of two models with scores in tenths: signs of pairs are the permutations."""
+    a, b = ({str(n): pair[side] / 10 for n, pair in enumerate(scores)} for side in (0, 1))
+    changes = np.array([after - before for before, after in scores])
+    expected = stats.permutation_test((changes,), np.sum, permutation_type="samples")
+
+    assert contrast("de", a, b).p == pytest.approx(expected.pvalue)
+
+
+def test_contrasts_of_a_suite_are_corrected_by_holm() -> None:
+    """Each language keeps its place and its own p beside the corrected one."""
+    changes = {"de": 9, "es": 12, "ru": 3}
+    before = dict.fromkeys(map(str, range(12)), 0.0)
+    found = corrected(
+        [
+            contrast(tag, before, {i: float(int(i) < n) for i in before})
+            for tag, n in changes.items()
+        ]
+    )
+
+    assert [one.language for one in found] == list(changes)
+    assert [one.p for one in found] == pytest.approx([2 / 2**9, 2 / 2**12, 2 / 2**3])
+    assert [one.adjusted for one in found] == pytest.approx([4 / 2**9, 6 / 2**12, 2 / 2**3])
 
 
 @pytest.mark.parametrize("moved", [0, 2, 30, 66, 90, 150])

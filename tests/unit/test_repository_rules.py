@@ -7,13 +7,22 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-FOLDERS_THAT_ARE_NO_PACKAGES = ("pipeline", "pipeline/src", "tests", "examples")
+MADE = ("build", "dist")
+"""Folders that git ignores and `make` fills."""
+FOLDERS = {
+    path.name: path
+    for path in REPOSITORY.iterdir()
+    if path.is_dir() and not path.name.startswith(".") and path.name not in MADE
+}
 
 
-@pytest.mark.parametrize("folder", FOLDERS_THAT_ARE_NO_PACKAGES)
+@pytest.mark.parametrize("folder", ["", "src"])
 def test_top_level_folders_are_never_packages(folder: str) -> None:
     """A package named operator would shadow the standard library's."""
-    assert not (REPOSITORY / folder / "__init__.py").exists()
+    packages = [name for name, path in FOLDERS.items() if (path / folder / "__init__.py").exists()]
+
+    assert packages == []
+    assert {"operator", "pipeline", "tests"} <= FOLDERS.keys()
 
 
 def test_folders_of_tests_are_no_packages() -> None:
@@ -36,9 +45,11 @@ def test_every_test_says_in_a_sentence_what_must_be_true() -> None:
 
 def test_no_module_is_named_utils() -> None:
     """A module has a subject."""
-    names = {path.stem for path in (REPOSITORY / "pipeline").rglob("*.py")}
+    modules = [path for folder in FOLDERS.values() for path in folder.rglob("*.py")]
+    without = {"utils", "util", "helpers", "common", "misc"}
 
-    assert names.isdisjoint({"utils", "util", "helpers", "common", "misc"})
+    assert [path for path in modules if path.stem in without or path.parent.name in without] == []
+    assert {path.relative_to(REPOSITORY).parts[0] for path in modules} > {"operator", "pipeline"}
 
 
 @pytest.mark.parametrize("profile", ["default", "ci"])

@@ -14,8 +14,6 @@ from selfimprove_pipeline.memory.shape import ModelShape
 from selfimprove_pipeline.memory.training import GIB
 from selfimprove_pipeline.recipe import Spec, Training
 
-SHARE: Final = 0.92
-"""Share of a device that may be planned for; the rest is lost between blocks of the allocator."""
 MOST_GPUS: Final = 512
 VENDORS: Final = ("nvidia.com/gpu", "amd.com/gpu")
 UNITS: Final[Mapping[str, int]] = {
@@ -87,7 +85,7 @@ def zero_stage(shape: ModelShape | None, spec: Spec) -> Literal[2, 3]:
     place = declared(spec) or Place(gpus=gpus.NODE)
     candidate = spec.training.model_copy(update={"zero_stage": 2})
     needed = _device(shape, candidate, place.gpus).total
-    return 2 if needed <= gpus.ASSUMED.memory * SHARE else 3
+    return 2 if needed <= gpus.ASSUMED.memory * training.SHARE else 3
 
 
 def pass_tokens(recipe: Training) -> int:
@@ -151,7 +149,7 @@ def _training(shape: ModelShape, spec: Spec, place: Place) -> Finding | None:
 
 def _remedies(shape: ModelShape, spec: Spec, place: Place) -> Iterator[str]:
     """Yield what would fit, the least change first; all of it keeps activations small."""
-    limit = (place.memory or 0) * SHARE
+    limit = (place.memory or 0) * training.SHARE
     pair = 2 * spec.training.max_length
     small = {"gradient_checkpointing": True, "micro_batch_size": 1, "tokens_per_device": pair}
     recipe = spec.training.model_copy(update=small)

@@ -21,6 +21,8 @@ REDUCE_BUCKET: Final = 500_000_000
 """Elements of DeepSpeed's buffer for gradients on their way (`reduce_bucket_size`)."""
 LIVE: Final = 1_000_000_000
 """Parameters that ZeRO-3 keeps gathered at most (`stage3_max_live_parameters`)."""
+SHARE: Final = 0.92
+"""Share of a device that may be planned for; the rest is lost between blocks of the allocator."""
 CONTEXT: Final = 2 * GIB
 """What CUDA, NCCL and cuBLAS take of a GPU before the first tensor: an estimate."""
 PROCESS: Final = 4 * GIB

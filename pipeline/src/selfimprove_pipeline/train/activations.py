@@ -8,16 +8,13 @@ import os
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import torch
 
 from selfimprove_pipeline.memory import training as memory
 from selfimprove_pipeline.memory.shape import shape_of
 from selfimprove_pipeline.recipe.training import Training
-
-SHARE: Final = 0.9
-"""Share of the free memory that may be planned for."""
 
 
 def recomputes(
@@ -37,7 +34,7 @@ def recomputes(
     kept = training.model_copy(update={"gradient_checkpointing": False})
     on_gpu = torch.cuda.is_available()
     needed = memory.device(shape, kept, ranks=world, tokens=tokens, on_gpu=on_gpu)
-    return needed.total > SHARE * _free()
+    return needed.total > memory.SHARE * _free()
 
 
 def _free() -> float:

@@ -68,6 +68,7 @@ def masters(model: torch.nn.Module) -> Masters:
         if parameter.requires_grad:
             full = safe_get_full_fp32_param(parameter)
             yield name, (parameter.data if full is None else full).float()
+            del full  # before the next one is gathered
 
 
 def save_full(
@@ -86,6 +87,7 @@ def save_full(
         start = parameter.data.to(master.device).to(start_dtype).float()
         changed.count(start=start, master=master, dtype=target.dtype)
         parameter.data = master.to(target.dtype).to("cpu", copy=True)
+        del start, master  # before the next one is gathered
     if left:
         msg = f"expected every parameter of the model among those trained, found no {min(left)}"
         raise RuntimeError(msg)
