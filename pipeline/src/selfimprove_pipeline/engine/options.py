@@ -20,16 +20,18 @@ def by_context(requests: Iterable[Request | None]) -> Iterator[tuple[Request, ..
     """
     held: list[Request] = []
     for request in requests:
-        if held and not (request and _fits(request, held)):
+        is_over = bool(held) and not (request and _fits(request, held))
+        if is_over:
             yield tuple(held)
             held.clear()
-            if request is None:
-                # What was held may be done by now, so whether there is more has to be asked again.
-                continue
-        if request and request.scored == 1:
+        if request is None:
+            # What was held may be done by now: whether there is more has to be asked again.
+            if not is_over:
+                yield None
+        elif request.scored == 1:
             held.append(request)
         else:
-            yield request and (request,)
+            yield (request,)
     if held:
         yield tuple(held)
 

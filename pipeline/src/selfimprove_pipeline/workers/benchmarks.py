@@ -42,7 +42,7 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
     }
 
     def pending(done: Rows[Reply], share: Share) -> Iterator[Wanted]:
-        return ready(r for key, r in asked.items() if share.owns(_name(r)) and key not in done)
+        return ready(r for key, r in asked.items() if share.owns(dealt_by(r)) and key not in done)
 
     def versions() -> dict[str, str]:
         # What a key cannot have: of a task by name, what the hub had when it was run.
@@ -70,7 +70,7 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
     )
 
 
-def _name(request: Request) -> str:
+def dealt_by(request: Request) -> str:
     """Return what decides which pod a request goes to: options of one token go with their text."""
     return digest(request.context) if request.scored == 1 else request.key
 
