@@ -36,6 +36,7 @@ MARKING_ENDS: Final = (259, 262)
 TASKS: Final = (
     benchmark_tasks.CHOICE,
     benchmark_tasks.WITH_EXAMPLES,
+    benchmark_tasks.LETTERS,
     benchmark_tasks.ROLLING,
     benchmark_tasks.WRITING,
 )
@@ -193,7 +194,7 @@ def test_each_request_gets_what_it_gets_of_lm_evals_own_backend(
     """What options and whole texts are worth, texts longer than the model too; what is written."""
     found = model.evaluated(chat_template=chat_template)
     expected = model.expected(chat_template=chat_template)
-    for name in ("capitals", "capitals_shots"):
+    for name in ("capitals", "capitals_shots", "letters"):
         ours, theirs = told(found, name), told(expected, name)
         assert [one for one, _ in ours] == close([one for one, _ in theirs])
         assert [one for _, one in ours] == [one for _, one in theirs]

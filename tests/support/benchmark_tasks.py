@@ -82,6 +82,15 @@ WRITING: Final[Mapping[str, Any]] = {
     ],
     "metadata": {"version": 1},
 }
+LETTERS: Final = {
+    **CHOICE,
+    "task": "letters",
+    "num_fewshot": 3,
+    "doc_to_text": "{{question}}\n{{options | join(' or ')}}?\nThe letter is ",
+    "doc_to_choice": "{{['A', 'B', 'C', 'D'][:options|length]}}",
+    "target_delimiter": "",
+}
+"""LETTERS are options of one token each."""
 WITH_EXAMPLES: Final = {**CHOICE, "task": "capitals_shots", "num_fewshot": 2}
 
 

@@ -92,6 +92,20 @@ def test_requests_are_taken_only_as_engines_have_room(two: pool.EnginePool) -> N
     assert taken == 40
 
 
+def test_options_of_one_text_go_to_one_engine(two: pool.EnginePool) -> None:
+    """It reads the text once for all of them; other texts go to the other engine as well."""
+    asked = [
+        Request(key=f"{text}/{token}", group="", prompt=(text, 7, token), max_tokens=1, scored=1)
+        for text in range(12)
+        for token in range(3)
+    ]
+    found = list(two.complete(asked))
+    assert len(found) == len(asked)
+    told = {(row.key.partition("/")[0], row.text.partition(":")[0]) for row in found}
+    assert len(told) == 12
+    assert {name for _, name in told} == {"0", "1"}
+
+
 def test_a_fast_engine_takes_what_a_slow_one_has_no_room_for(tmp_path: Path) -> None:
     """The slow one holds its window and no more, until it goes on."""
     gate = tmp_path / "gate"

@@ -41,6 +41,11 @@ class Request:
     """scored is how many of the prompt's last tokens are asked for their log-likelihood, fewer than
     it has; nothing is written then, and what decides how text is made has no meaning."""
 
+    @property
+    def context(self) -> tuple[int, ...]:
+        """The prompt without the tokens that are scored."""
+        return self.prompt[: len(self.prompt) - self.scored]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Completion:

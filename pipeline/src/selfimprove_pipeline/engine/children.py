@@ -67,7 +67,7 @@ class Child:
         return message
 
     def give(self, requests: tuple[Request, ...]) -> None:
-        """Hand over a batch, or one request."""
+        """Hand over a batch, the options of a text, or one request."""
         self._send(Give(requests))
         self.under_way += len(requests)
 

@@ -22,7 +22,10 @@ class Ready:
 
 @dataclass(frozen=True)
 class Give:
-    """Requests to complete: a whole batch, or one. Their keys are unique in the pool's life."""
+    """Requests to complete: a whole batch, the options of a text, or one.
+
+    Their keys are unique in the pool's life.
+    """
 
     requests: tuple[Request, ...]
 

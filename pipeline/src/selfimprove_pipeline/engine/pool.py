@@ -2,8 +2,9 @@
 
 A process that ends gives back all of a GPU's memory, and a GPU's fault is not this process's. Each
 engine has as many requests as keep it busy (`Child.window`), so a fast one takes more than a slow
-one, and few requests are spread evenly. Where a row's bytes depend on the rows beside it, engines
-get whole batches, the same that one engine would make: the number of engines changes no byte.
+one, and few requests are spread evenly. Options of one text go to the same engine, which reads it
+once. Where a row's bytes depend on the rows beside it, engines get whole batches, the same that one
+engine would make: the number of engines changes no byte.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ from selfimprove_pipeline.engine.children import COMMAND, Child
 from selfimprove_pipeline.engine.intake import take
 from selfimprove_pipeline.engine.jobs import Job
 from selfimprove_pipeline.engine.messages import Ready
+from selfimprove_pipeline.engine.options import by_context
 from selfimprove_pipeline.errors import SelfImproveError
 
 
@@ -51,10 +53,6 @@ def _speaking(children: Sequence[Child]) -> list[Child]:
     """Wait until one of the engines says something or ends; return all that do."""
     found = wait([child.connection for child in children])
     return [child for child in children if child.connection in found]
-
-
-def _singles(requests: Iterable[Request | None]) -> Iterator[tuple[Request] | None]:
-    return (None if request is None else (request,) for request in requests)
 
 
 class EnginePool:
@@ -104,7 +102,7 @@ class EnginePool:
         for any more is given up.
         """
         parcels: Iterator[tuple[Request, ...] | None] = (
-            batches(requests) if self.has_fixed_batches else _singles(requests)
+            batches(requests) if self.has_fixed_batches else by_context(requests)
         )
         keys: dict[str, str] = {}
         try:

@@ -105,24 +105,23 @@ class TransformersEngine:
 
     @torch.inference_mode()
     def _score(self, rows: Sequence["_Row"]) -> None:
-        """Finish rows with the log-likelihood of their prompts' last tokens, in one pass."""
-        tokens, mask = _padded([row.request.prompt for row in rows])
-        most = max(row.request.scored for row in rows)
-        # What comes after a token is told in its place, so the last place tells of nothing here.
+        """Finish rows with the log-likelihood of their prompts' last tokens, in one pass.
+
+        What comes after a token is told in its place, so the last token of a prompt is not read,
+        and prompts that differ in it alone are read once.
+        """
+        read = list(dict.fromkeys(row.request.prompt[:-1] for row in rows))
+        tokens, mask = _padded(read)
         logits = self._model(
             input_ids=tokens,
             attention_mask=mask,
             position_ids=(mask.cumsum(dim=1) - 1).clamp(min=0),
             use_cache=False,
-            logits_to_keep=most + 1,
-        ).logits[:, :-1]
-        last = tokens[:, -most:]
-        told = torch.log_softmax(logits.float(), dim=-1).gather(2, last.unsqueeze(2)).squeeze(2)
-        likeliest = logits.argmax(dim=-1) == last
-        for row, row_told, row_likeliest in zip(rows, told, likeliest, strict=True):
-            row.log_likelihood = float(row_told[-row.request.scored :].sum())
-            row.is_greedy = bool(row_likeliest[-row.request.scored :].all())
-            row.finish_reason = "length"
+            logits_to_keep=max(row.request.scored for row in rows),
+        ).logits
+        of_prompt = dict(zip(read, logits, strict=True))
+        for row in rows:
+            row.take_likelihood(of_prompt[row.request.prompt[:-1]])
 
     @torch.inference_mode()
     def _decode(self, rows: Sequence["_Row"]) -> None:
@@ -198,6 +197,15 @@ class _Row:
             self.text = self.text[: self.text.index(first)]
             self.finish_reason = "stop"
             self.stop_text = first
+
+    def take_likelihood(self, logits: torch.Tensor) -> None:
+        """Finish the row with the log-likelihood of its scored tokens, told in the last places."""
+        scored = self.request.scored
+        tokens = torch.tensor(self.request.prompt[-scored:])
+        told = torch.log_softmax(logits[-scored:].float(), dim=-1)
+        self.log_likelihood = float(told.gather(1, tokens.unsqueeze(1)).sum())
+        self.is_greedy = bool((logits[-scored:].argmax(dim=-1) == tokens).all())
+        self.finish_reason = "length"
 
     def completion(self) -> Completion:
         """Return the finished row as a completion."""

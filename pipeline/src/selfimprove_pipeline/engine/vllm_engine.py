@@ -16,11 +16,11 @@ import signal
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast, get_args
+from typing import TYPE_CHECKING, Any, Final, cast
 
-from selfimprove_pipeline.artifacts import FinishReason
-from selfimprove_pipeline.engine import Completion, Request, faults
+from selfimprove_pipeline.engine import Completion, Request, faults, vllm_outputs
 from selfimprove_pipeline.engine.intake import take
+from selfimprove_pipeline.engine.options import by_context
 from selfimprove_pipeline.errors import InputError, TryAgainError
 from selfimprove_pipeline.recipe.sampling import Inference
 
@@ -153,22 +153,23 @@ class VllmEngine:
         An engine that died raises. Requests that nobody waits for any more are given up.
         """
         engine = self._running()
-        waiting = iter(requests)
-        unfinished: dict[str, Request] = {}
+        waiting = by_context(requests)
+        unfinished: dict[str, tuple[Request, ...]] = {}
         try:
             while True:
                 while len(unfinished) < self._window and (
-                    request := take(waiting, under_way=len(unfinished))
+                    together := take(waiting, under_way=len(unfinished))
                 ):
-                    if len(request.prompt) >= self._max_model_len:
-                        yield _overlong(request)
+                    if len(together[0].prompt) >= self._max_model_len:
+                        yield from map(vllm_outputs.overlong, together)
                     else:
-                        self._add(engine, request)
-                        unfinished[request.key] = request
+                        self._add(engine, together)
+                        unfinished[together[0].key] = together
                 if not unfinished:
                     return
                 for output in self._step(engine):
-                    yield _completion(unfinished.pop(output.request_id), output)
+                    together = unfinished.pop(output.request_id)
+                    yield from vllm_outputs.completions(together, output)
         finally:
             engine.abort_request(list(unfinished))
 
@@ -208,12 +209,18 @@ class VllmEngine:
             raise RuntimeError(msg)
         return self._engine
 
-    def _add(self, engine: "LLMEngine", request: Request) -> None:
+    def _add(self, engine: "LLMEngine", together: Sequence[Request]) -> None:
+        """Add one request to vLLM: for a text, or for what its options are worth."""
         from vllm.inputs.engine import tokens_input  # noqa: PLC0415 - see `start`
 
-        room = self._max_model_len - len(request.prompt)
-        params = _sampling(request, room=room, stop_token_ids=self._stop_token_ids)
-        engine.add_request(request.key, tokens_input(list(request.prompt)), params)
+        first = together[0]
+        if first.scored == 1:
+            prompt, params = first.context, _next_token(together)
+        else:
+            room = self._max_model_len - len(first.prompt)
+            prompt = first.prompt
+            params = _sampling(first, room=room, stop_token_ids=self._stop_token_ids)
+        engine.add_request(first.key, tokens_input(list(prompt)), params)
 
 
 def _set_environment(inference: Inference) -> None:
@@ -248,6 +255,7 @@ def _arguments(model: Path, *, inference: Inference, dtype: str, seed: int) -> d
     given |= {"tensor_parallel_size": inference.tensor_parallel_size}
     given |= {"gpu_memory_utilization": inference.gpu_memory_utilization}
     given |= {"dtype": dtype, "max_model_len": inference.max_model_len}
+    given["logprobs_mode"] = "raw_logprobs"  # else options would not be told their log-likelihood
     if inference.tensor_parallel_size > 1:
         given["worker_extension_cls"] = "selfimprove_pipeline.engine.vllm_worker.Tied"
     defaults = {"disable_log_stats": True, "use_tqdm_on_load": False}
@@ -283,6 +291,25 @@ def _stored_dtype(model: Path) -> str:
     return str(config.get("dtype") or config.get("torch_dtype") or "float32")
 
 
+def _next_token(options: Sequence[Request]) -> "SamplingParams":
+    """Return what asks for the worth of options as the next token.
+
+    They are no tokens of a prompt, for whose worth vLLM would not use its prefix cache.
+    """
+    from vllm import SamplingParams  # noqa: PLC0415 - see `start`
+    from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - see `start`
+
+    return SamplingParams(
+        max_tokens=1,
+        temperature=0,
+        logprob_token_ids=list(dict.fromkeys(option.prompt[-1] for option in options)),
+        # Otherwise an option that is the likeliest would hide its rank among all tokens.
+        flat_logprobs=True,
+        detokenize=False,
+        output_kind=RequestOutputKind.FINAL_ONLY,
+    )
+
+
 def _sampling(request: Request, *, room: int, stop_token_ids: Sequence[int]) -> "SamplingParams":
     from vllm import SamplingParams  # noqa: PLC0415 - see `start`
     from vllm.sampling_params import RequestOutputKind  # noqa: PLC0415 - see `start`
@@ -307,52 +334,6 @@ def _sampling(request: Request, *, room: int, stop_token_ids: Sequence[int]) -> 
         # Of the ids that end a turn vLLM would add its own finds to those that it is given.
         ignore_eos=True,
         output_kind=RequestOutputKind.FINAL_ONLY,
-    )
-
-
-def _overlong(request: Request) -> Completion:
-    return Completion(
-        key=request.key,
-        text="",
-        finish_reason="overlong",
-        prompt_tokens=len(request.prompt),
-        completion_tokens=0,
-    )
-
-
-def _completion(request: Request, output: "RequestOutput") -> Completion:
-    if request.scored:
-        return _scored(request, output)
-    result = output.outputs[0]
-    if result.finish_reason not in get_args(FinishReason):
-        msg = f"vLLM ended request {request.key} with {result.finish_reason}"
-        raise RuntimeError(msg)
-    return Completion(
-        key=request.key,
-        text=result.text,
-        finish_reason=cast("FinishReason", result.finish_reason),
-        stop_text=result.stop_reason if isinstance(result.stop_reason, str) else None,
-        prompt_tokens=len(request.prompt),
-        completion_tokens=len(result.token_ids),
-    )
-
-
-def _scored(request: Request, output: "RequestOutput") -> Completion:
-    """Return the log-likelihood of a prompt's last tokens; rank 1 is the likeliest."""
-    places = (output.prompt_logprobs or [])[-request.scored :]
-    tokens = request.prompt[-request.scored :]
-    found = [place[token] for place, token in zip(places, tokens, strict=True) if place is not None]
-    if len(found) != request.scored:
-        msg = f"vLLM scored {len(found)} of {request.scored} tokens of request {request.key}"
-        raise RuntimeError(msg)
-    return Completion(
-        key=request.key,
-        text="",
-        finish_reason="length",
-        prompt_tokens=len(request.prompt),
-        completion_tokens=0,
-        log_likelihood=sum(token.logprob for token in found),
-        is_greedy=all(token.rank == 1 for token in found),
     )
 
 

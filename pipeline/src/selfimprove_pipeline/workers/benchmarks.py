@@ -14,8 +14,8 @@ from tempfile import mkdtemp
 from typing import Any, Final
 
 from selfimprove_pipeline import artifacts, harness, stages
-from selfimprove_pipeline.artifacts import Evaluated, Reply
-from selfimprove_pipeline.engine import Completion, Engine
+from selfimprove_pipeline.artifacts import Evaluated, Reply, digest
+from selfimprove_pipeline.engine import Completion, Engine, Request
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.harness import Benchmark, Outcome
 from selfimprove_pipeline.recipe import Suite
@@ -42,7 +42,7 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
     }
 
     def pending(done: Rows[Reply], share: Share) -> Iterator[Wanted]:
-        return ready(r for key, r in asked.items() if share.owns(key) and key not in done)
+        return ready(r for key, r in asked.items() if share.owns(dealt_by(r)) and key not in done)
 
     def versions() -> dict[str, str]:
         # What a key cannot have: of a task by name, what the hub had when it was run.
@@ -68,6 +68,11 @@ def task(bench: Bench, suite: Suite, target: Target, engine: Engine) -> Task[Rep
         make=make,
         versions=versions,
     )
+
+
+def dealt_by(request: Request) -> str:
+    """Return what decides which pod a request goes to: options of one token go with their text."""
+    return digest(request.context) if request.scored == 1 else request.key
 
 
 def _benchmarks(setting: Setting, suite: Suite) -> tuple[Benchmark, ...]:
