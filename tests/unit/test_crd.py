@@ -1,5 +1,7 @@
 """The CustomResourceDefinition as a text: complete, bounded, portable, never stale."""
 
+import json
+import re
 from collections.abc import Iterator
 from typing import Any, get_args
 
@@ -95,7 +97,7 @@ def test_what_a_profile_sets_has_no_default() -> None:
     set_by_profiles = {
         path
         for profile in recipe.profiles.PROFILES.values()
-        for path in _leaves(profile, ("spec",))
+        for path, _ in _leaves(profile, ("spec",))
     }
     found = dict(SPEC)
     assert [path for path in set_by_profiles if "default" in found[path]] == []
@@ -111,18 +113,18 @@ def test_each_profile_sets_all_that_has_no_default_and_nothing_else(
     """A field may be unset by design: its type says so, as that of `training.layout` does."""
     open_ = {path: info for path, info in recipe.fields() if info.default is None}
     unset = {path for path, info in open_.items() if type(None) in get_args(info.annotation)}
-    found = {".".join(path) for path in _leaves(recipe.profiles.PROFILES[profile], ())}
+    found = {".".join(path) for path, _ in _leaves(recipe.profiles.PROFILES[profile], ())}
 
     assert found == open_.keys() - unset
     assert {f"training.{name}" for name in UNSET} <= unset
 
 
-def _leaves(value: Any, path: Path_) -> Iterator[Path_]:
+def _leaves(value: Any, path: Path_) -> Iterator[tuple[Path_, Any]]:
     if isinstance(value, dict):
         for key, inner in value.items():
             yield from _leaves(inner, (*path, key))
     else:
-        yield path
+        yield path, value
 
 
 def test_defaults_are_reached() -> None:
@@ -170,6 +172,53 @@ def test_every_field_of_ours_is_explained() -> None:
         and "description" not in schema
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    "part", sorted(parts(recipe.Spec) | parts(api.Status), key=str), ids=lambda p: p.__name__
+)
+def test_each_field_is_explained_under_its_own_name(part: type[Part]) -> None:
+    """A description begins with the field's name as users write it, in camelCase."""
+    strange = [
+        info.alias
+        for info in part.model_fields.values()
+        if re.match(r"\w*", info.description or "", re.ASCII).group() != info.alias  # type: ignore[union-attr]
+    ]
+    assert strange == []
+
+
+DEFAULT = re.compile(r"Default: (\S+?)(?: \(lidr-paper: (\S+)\))?\.(?: |$)")
+
+
+def test_defaults_are_explained_as_they_are() -> None:
+    """What a description names as the default is that of the type, or of the profiles."""
+    paper, safe = (
+        dict(_leaves(recipe.profiles.PROFILES[name], ("spec",)))
+        for name in recipe.profiles.PROFILES
+    )
+    assert recipe.Spec.model_fields["profile"].default == "lidr-safe"
+    wrong: list[tuple[Path_, str]] = []
+    checked = 0
+    for path, schema in SPEC:
+        found = DEFAULT.search(schema.get("description", ""))
+        default = schema.get("default", safe.get(path))
+        if found is None or default is None:
+            continue
+        checked += 1
+        expected = [default, schema.get("default", paper.get(path))]
+        if [_value(found[1]), _value(found[2] or found[1])] != expected:
+            wrong.append((path, schema["description"]))
+
+    assert wrong == []
+    assert checked > 50
+
+
+def _value(text: str) -> Any:
+    """Return a value as a description names it: JSON, or a word."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return text
 
 
 def test_lists_of_named_things_are_merged_by_name() -> None:

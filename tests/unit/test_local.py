@@ -230,7 +230,9 @@ def test_suspending_keeps_what_the_index_has(tmp_path: Path) -> None:
 def test_inputs_that_change_while_a_worker_runs_are_named(tmp_path: Path) -> None:
     """The worker made other artifacts than were asked for: one line, and outcome Failed."""
     one = setting(tmp_path)
-    with pytest.raises(SelfImproveError, match="expected the inference worker of iteration 0"):
+    with pytest.raises(
+        SelfImproveError, match="the inference worker of iteration 0 ended without finishing"
+    ):
         start(one, Committing(one, stages=()))
 
     assert index_of(one).outcome == "Failed"

@@ -1,6 +1,8 @@
 """Rules of the tree itself that no other tool checks."""
 
 import ast
+import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -50,6 +52,50 @@ def test_no_module_is_named_utils() -> None:
 
     assert [path for path in modules if path.stem in without or path.parent.name in without] == []
     assert {path.relative_to(REPOSITORY).parts[0] for path in modules} > {"operator", "pipeline"}
+
+
+CAMEL_CASE_OUTSIDE = {"Part", "Row"}
+"""Types whose fields users see in camelCase: in the recipe, the CRD, settings and artifacts."""
+
+
+def test_docstrings_of_fields_name_the_field_that_there_is() -> None:
+    """Where nobody outside sees a field in camelCase, its docstring has its name in Python."""
+    classes = [
+        (path, node)
+        for source in ("pipeline/src", "operator/src")
+        for path in sorted((REPOSITORY / source).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.ClassDef)
+    ]
+    camel = set(CAMEL_CASE_OUTSIDE)
+    while more := {node.name for _, node in classes if camel & set(_bases(node))} - camel:
+        camel |= more
+    wrong = [
+        f"{path.relative_to(REPOSITORY)}:{line} {name}, found {word}"
+        for path, node in classes
+        if not camel & set(_bases(node))
+        for line, name, word in _explained_fields(node)
+        if word != name and word.lower() == name.replace("_", "").lower()
+    ]
+    assert wrong == []
+    assert camel > CAMEL_CASE_OUTSIDE
+
+
+def _bases(node: ast.ClassDef) -> Iterator[str]:
+    for base in node.bases:
+        yield ast.unparse(base).partition("[")[0].rpartition(".")[2]
+
+
+def _explained_fields(node: ast.ClassDef) -> Iterator[tuple[int, str, str]]:
+    """Yield line, name and the docstring's first word of each field that has a docstring."""
+    for field, text in zip(node.body, node.body[1:], strict=False):
+        match field, text:
+            case (
+                ast.AnnAssign(target=ast.Name(id=name)),
+                ast.Expr(value=ast.Constant(value=str(docstring))),
+            ):
+                words = re.findall(r"\w+", docstring)
+                yield text.lineno, name, words[0] if words else ""
 
 
 @pytest.mark.parametrize("profile", ["default", "ci"])

@@ -116,7 +116,7 @@ class Refusal:
     status: int
     message: str
     is_ending: bool = False
-    """isEnding: the namespace is being deleted."""
+    """is_ending: the namespace is being deleted."""
 
 
 @dataclass(frozen=True)
@@ -146,4 +146,4 @@ class Decision:
     status: Status
     actions: tuple[Action, ...] = ()
     wake_seconds: float | None = None
-    """wakeSeconds until the clock alone may change the decision."""
+    """wake_seconds until time alone may change the decision."""

@@ -61,57 +61,57 @@ Decimal = Annotated[str, StringConstraints(max_length=16)]
 
 
 class Condition(Part):
-    """One condition of the run, in the standard form of Kubernetes."""
+    """One condition of the run, in Kubernetes' standard form."""
 
     type: ConditionType
     """type of the condition."""
 
     status: Outcome
-    """status is `Unknown` while it is not decided."""
+    """status is `Unknown` until it is decided."""
 
     reason: Annotated[str, StringConstraints(max_length=64, pattern=r"^[A-Z][A-Za-z]*$")]
-    """reason in one word of CamelCase."""
+    """reason for the status, as one word in CamelCase."""
 
     message: Message = ""
-    """message for a person, with what is being waited for."""
+    """message explains the status, and what the run is waiting for."""
 
     observed_generation: Count = 0
-    """observedGeneration of the spec that this was said of."""
+    """observedGeneration is the generation of the spec that this condition describes."""
 
     last_transition_time: Time
     """lastTransitionTime is when the status last changed."""
 
 
 class Launch(Part):
-    """The launch that the run is at: what is running, or what runs next."""
+    """The current launch: what is running, or what runs next."""
 
     unit: UnitName
-    """unit of work."""
+    """unit of work that is launched."""
 
     iteration: Count
-    """iteration t, whose model is M_t."""
+    """iteration t, which works with the model M_t."""
 
     attempts: Count = 0
-    """attempts that the program itself failed."""
+    """attempts counts failures of the program itself."""
 
     disruptions: Count = 0
-    """disruptions are launches that the infrastructure ended."""
+    """disruptions counts launches that the infrastructure ended."""
 
     suspensions: Count = 0
-    """suspensions are launches that `suspend` ended."""
+    """suspensions counts launches that `suspend` ended."""
 
     job_name: Short | None = None
-    """jobName of the Job, once it has been seen."""
+    """jobName of the Job, once observed."""
 
     job_uid: Short | None = None
-    """jobUid of the Job, once it has been seen."""
+    """jobUid of the Job, once observed."""
 
     start_time: Time | None = None
-    """startTime of the unit's work: when no quota was waited for any more; it restarts when the
-    run resumes."""
+    """startTime is when work on the unit began, after waiting for quota; reset when the run
+    resumes."""
 
     waiting_since: Time | None = None
-    """waitingSince is when this launch began to wait for its pods; quota is not counted."""
+    """waitingSince is when this launch began to wait for its pods, after waiting for quota."""
 
     not_before: Time | None = None
     """notBefore is when the back-off after a failure ends."""
@@ -132,10 +132,10 @@ class StageStatus(Part):
     """state of the stage."""
 
     attempts: Count = 0
-    """attempts that the program failed."""
+    """attempts counts failures of the program itself."""
 
     disruptions: Count = 0
-    """disruptions are launches that the infrastructure ended."""
+    """disruptions counts launches that the infrastructure ended."""
 
     start_time: Time | None = None
     """startTime of the stage's pod."""
@@ -148,19 +148,20 @@ class StageStatus(Part):
 
 
 class IterationStatus(Part):
-    """A finished iteration: M_t is measured and M_(t+1), if there is one, is trained."""
+    """Results of an iteration, which evaluates M_t and, unless it is the last, trains M_(t+1)."""
 
     index: Count
-    """index t."""
+    """index t of the iteration."""
 
     model_digest: Digest | None = None
-    """modelDigest of M_t."""
+    """modelDigest is the digest of M_t."""
 
     pairs: Count | None = None
-    """pairs that M_(t+1) was trained on."""
+    """pairs is the number of pairs that M_(t+1) was trained on."""
 
     gain: Decimal | None = None
-    """gain of M_t over M_(t-1): the mean change of the first suite's score over the others."""
+    """gain of M_t over M_(t-1): the mean change of the first suite's score in the languages to
+    improve."""
 
     start_time: Time | None = None
     """startTime of the iteration."""
@@ -170,16 +171,16 @@ class IterationStatus(Part):
 
 
 class LanguageNumbers(Part):
-    """What an iteration came to in one language."""
+    """Results of an iteration in one language."""
 
     language: Annotated[str, StringConstraints(max_length=35)]
     """language as a BCP-47 tag."""
 
     pairs: Count | None = None
-    """pairs kept."""
+    """pairs is the number of pairs kept."""
 
     drops: Count | None = None
-    """drops in all."""
+    """drops is the number of rows that did not become pairs."""
 
     score: Decimal | None = None
     """score of M_t on the first suite."""
@@ -191,44 +192,44 @@ class LanguageNumbers(Part):
     """scoreHigh is the upper bound of the score's 95 % interval."""
 
     gate: Literal["Worse", "LeftOut", "Warned", "Passed", "NotMeasured"] | None = None
-    """gate is the gravest decision on the language: M_t is worse, its pairs are left out."""
+    """gate is the most serious decision: M_t is `Worse`, or its pairs are `LeftOut`."""
 
     why: Annotated[str, StringConstraints(max_length=128)] | None = None
-    """why the gate decided so, in numbers."""
+    """why has the numbers behind the decision."""
 
 
 class IterationNumbers(Part):
-    """Per-language numbers of one iteration."""
+    """Results of one iteration by language."""
 
     index: Count
-    """index t."""
+    """index t of the iteration."""
 
     languages: Annotated[tuple[LanguageNumbers, ...], Field(max_length=65)] = ()
-    """languages of the run."""
+    """languages of the run with their results."""
 
 
 class ImageStatus(Part):
-    """The image that a role's pods ran."""
+    """The image that the pods of a role ran."""
 
     role: Role
     """role of the pods."""
 
     image_id: Annotated[str, StringConstraints(max_length=512)] = Field(alias="imageID")
-    """imageID with the digest, as the node reports it."""
+    """imageID is the image with its digest, as the node reports it."""
 
 
 class RuntimeRef(Part):
-    """The ControllerRevision that holds what the run uses."""
+    """The ControllerRevision with what the run uses."""
 
     name: Short
     """name of the ControllerRevision."""
 
 
 class Status(Part):
-    """What the run has come to."""
+    """The observed state of the run."""
 
     observed_generation: Count | None = None
-    """observedGeneration of the spec that the status speaks of."""
+    """observedGeneration is the generation of the spec that this status describes."""
 
     start_time: Time | None = None
     """startTime is when the run was accepted; from then on the recipe cannot be changed."""
@@ -237,34 +238,35 @@ class Status(Part):
     """completionTime is when the outcome was decided."""
 
     resume_time: Time | None = None
-    """resumeTime is when the run's clock last started: startTime, or the last resumption."""
+    """resumeTime is when the clock of deadlines.runSeconds last started, which a suspension
+    resets."""
 
     recipe_digest: Digest | None = None
-    """recipeDigest of the resolved recipe."""
+    """recipeDigest is the digest of the resolved recipe."""
 
     runtime_ref: RuntimeRef | None = None
     """runtimeRef names the ControllerRevision with the resolved recipe, images and pod defaults."""
 
     iteration: Count | None = None
-    """iteration that the run is at."""
+    """iteration in progress."""
 
     stage: Short | None = None
-    """stage that is running."""
+    """stage in progress."""
 
     progress: Short | None = None
     """progress of the stage, such as 120/400."""
 
     pairs_kept: Count | None = None
-    """pairsKept in the latest pairing."""
+    """pairsKept is the number of pairs that the latest training uses."""
 
     last_gain: Decimal | None = None
-    """lastGain of the latest model over the one before."""
+    """lastGain is the gain of the latest model over the one before."""
 
     message: Message | None = None
-    """message is what the run does or waits for."""
+    """message describes what the run is doing or waiting for."""
 
     launch: Launch | None = None
-    """launch that the run is at."""
+    """launch that is running, or runs next."""
 
     conditions: Annotated[
         tuple[Condition, ...],
@@ -294,13 +296,13 @@ class Status(Part):
         tuple[IterationStatus, ...],
         Field(max_length=101, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ()
-    """iterations that are finished."""
+    """iterations so far, with their results."""
 
     numbers: Annotated[
         tuple[IterationNumbers, ...],
         Field(max_length=2, json_schema_extra={"x-kubernetes-list-type": "atomic"}),
     ] = ()
-    """numbers by language of the last two iterations."""
+    """numbers are the results by language of the last two iterations."""
 
     images: Annotated[
         tuple[ImageStatus, ...],

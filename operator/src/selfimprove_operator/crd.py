@@ -240,7 +240,8 @@ class _Dumper(yaml.SafeDumper):
 
 def text() -> str:
     """Return the file's content, always the same for the same types."""
-    return HEADER + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=100)
+    # A description folded at 100 columns repeats its deep indentation, 4 KB in all.
+    return HEADER + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=10_000)
 
 
 def main() -> None:

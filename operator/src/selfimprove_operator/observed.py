@@ -152,7 +152,7 @@ class Child:
     owner: tuple[str, str, str] | None
     """owner is kind, name and uid of the controller."""
     is_managed: bool
-    """isManaged tells that it still carries the label that we watch by."""
+    """is_managed is true if it still carries the label that we watch by."""
     is_deleting: bool
     is_suspended: bool
     queue: str | None
@@ -163,7 +163,7 @@ class Child:
     is_complete: bool
     is_failed: bool
     is_failing: bool
-    """isFailing: the outcome is decided and pods still end (FailureTarget)."""
+    """is_failing: the outcome is decided and pods still end (FailureTarget)."""
     reason: str = ""
     message: str = ""
     """reason and message of the condition Failed."""

@@ -70,7 +70,7 @@ class Process:
     young: dict[Kind, Mapping[str, Difference]] = field(default_factory=dict)
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
     is_deaf: bool = False
-    """isDeaf: a watch has lost something, and a new process is to take over."""
+    """is_deaf: a watch has lost an event, and a new process is to take over."""
 
     @classmethod
     async def start(cls, settings: Settings, *, port: int = PORT) -> Self:

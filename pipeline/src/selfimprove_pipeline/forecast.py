@@ -25,11 +25,11 @@ class Step:
     num_artifacts: int
     num_finished: int
     is_known: bool
-    """isKnown tells whether the keys are known; later stages depend on what earlier ones make."""
+    """is_known is true if the keys are known; later stages depend on what earlier ones make."""
     rows: int
     prompt_tokens: int
     completion_tokens: int
-    """completionTokens at most: every row could reach its limit."""
+    """completion_tokens is the maximum: every row could reach its limit."""
 
 
 def steps(setting: Setting) -> Iterator[Step]:

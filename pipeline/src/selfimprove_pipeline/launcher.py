@@ -20,7 +20,7 @@ class Done:
 
     index: Index
     num_workers: int
-    """numWorkers were started; none where everything was in the store."""
+    """num_workers is how many were started: none if everything was in the store."""
 
     @property
     def summary(self) -> str:

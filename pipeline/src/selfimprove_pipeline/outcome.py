@@ -43,7 +43,7 @@ class Found:
     """model is the digest of M(iteration)."""
     manifests: Manifests
     evaluated_before: Mapping[str, Manifest]
-    """evaluatedBefore is the evaluation of M(iteration - 1), from which the gain is measured."""
+    """evaluated_before is the evaluation of M(iteration - 1), from which the gain is measured."""
     last: int
     """last is the index of the last model."""
 

@@ -35,8 +35,8 @@ class Opinion(Completion):
     """What a judge said to a question."""
 
     first_token: Mapping[str, float]
-    """firstToken holds the probabilities of the likeliest first tokens, nothing where the
-    endpoint does not offer them."""
+    """first_token holds the probabilities of the likeliest first tokens, nothing if the endpoint
+    does not give them."""
 
 
 def question(identifier: str, place: Place, content: str, max_tokens: int) -> Question:

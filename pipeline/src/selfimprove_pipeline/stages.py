@@ -160,7 +160,7 @@ class Iteration:
     stop: StopReason | None = None
     """stop tells that the run ends here: nothing more is made of the model."""
     left_out: tuple[str, ...] = ()
-    """leftOut are the languages whose pairs are not trained on."""
+    """left_out are the languages whose pairs are not trained on."""
 
 
 @dataclass(frozen=True)

@@ -49,9 +49,10 @@ class Reply:
     prompt_tokens: int = 0
     completion_tokens: int = 0
     has_choice: bool = True
-    """hasChoice is false where the endpoint answered without an answer of the model."""
+    """has_choice is false if the reply holds no answer of the model."""
     first_token: Mapping[str, float] = field(default_factory=dict)
-    """firstToken holds the probabilities of the likeliest first tokens, if they are offered."""
+    """first_token holds the probabilities of the likeliest first tokens, if the endpoint gives
+    them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,7 +64,7 @@ class Place:
     model: str
     key: str = NO_KEY
     key_name: str = KEY
-    """keyName is the environment variable that the key is from."""
+    """key_name is the environment variable that the key is from."""
 
 
 class Endpoint:

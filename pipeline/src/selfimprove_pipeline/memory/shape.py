@@ -69,12 +69,12 @@ class ModelShape:
     key_value_heads: int
     head_size: int
     feed_forward: int
-    """feedForward is the width that a token passes, over all its experts."""
+    """feed_forward is the width that a token passes, over all its experts."""
     vocabulary: int
     context: int | None
     """context in tokens, None where the config has no limit."""
     is_tied: bool
-    """isTied says that head and embedding are one matrix."""
+    """is_tied is true if head and embedding are one matrix."""
     stored: int
     """stored bytes of a weight, as the config has them."""
     active: int

@@ -30,7 +30,7 @@ class Paired:
     pairs: tuple[Pair, ...]
     drops: tuple[Drop, ...]
     not_identified: Mapping[str, int]
-    """notIdentified by language: too short, or a language that lingua lacks."""
+    """not_identified by language: too short, or a language that lingua lacks."""
 
 
 def pair(texts: Texts, spec: Spec, identify: Identify) -> Paired:

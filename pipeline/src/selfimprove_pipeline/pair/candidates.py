@@ -41,7 +41,7 @@ class Candidate:
     """opposite is the translation of the own answer into the partner's language."""
     is_dominant: bool
     is_about_translation: bool = False
-    """isAboutTranslation rows keep the dominant answer untranslated."""
+    """is_about_translation rows keep the dominant answer untranslated."""
 
     @property
     def preferred(self) -> str | None:

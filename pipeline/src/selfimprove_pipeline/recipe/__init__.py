@@ -82,113 +82,117 @@ class Metadata(Part):
     """The Kubernetes metadata that the pipeline reads."""
 
     name: Annotated[str, StringConstraints(max_length=40, pattern=r"^[a-z]([a-z0-9-]*[a-z0-9])?$")]
-    """name of the run: a DNS label that starts with a letter, at most 40 long."""
+    """name of the run: a DNS label of at most 40 characters that starts with a letter."""
 
     namespace: (
         Annotated[str, StringConstraints(max_length=63, pattern=r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$")]
         | None
     ) = None
-    """namespace of the run on a cluster. On one machine it is `local` when unset."""
+    """namespace of the run on a cluster. Default on one machine: `local`."""
 
     labels: Labels = Field(default_factory=dict)
-    """labels, kept as they are."""
+    """labels are passed on unchanged."""
 
     annotations: Annotations = Field(default_factory=dict)
-    """annotations, kept as they are."""
+    """annotations are passed on unchanged."""
 
 
 class Spec(Part):
-    """What a run does: from which model and prompts, in which languages, how often and how."""
+    """The recipe: model, prompts, languages, iterations, and the settings of every stage."""
 
     model: Model
-    """model that the run starts from (M0)."""
+    """model is the model that the run starts from (M0)."""
 
     languages: Languages
-    """languages of the run."""
+    """languages are the dominant language and the languages to improve."""
 
     prompts: Prompts
-    """prompts, parallel in all languages."""
+    """prompts are the training prompts, parallel in all languages."""
 
     iterations: Annotated[int, Field(ge=1, le=100)] = 2
-    """iterations from M0 to M(iterations)."""
+    """iterations is the number of training iterations; the last model is M(iterations). After the
+    start it can only grow. Default: 2."""
 
     profile: Profile = "lidr-safe"
-    """profile fills what the file leaves open: `lidr-paper` as published, `lidr-safe` with
-    retries, filters and gates."""
+    """profile supplies values for fields that are left open: `lidr-paper` as published, `lidr-safe`
+    with retries, filters and gates. Default: lidr-safe."""
 
     chat: Chat = Field(default_factory=Chat)
-    """chat says how messages become tokens."""
+    """chat sets the system prompt and the template that turns messages into tokens."""
 
     generation: Generation = Field(default_factory=Generation)
-    """generation of answers."""
+    """generation controls how the model answers the prompts: sampling, length and seed."""
 
     translation: Translation = Field(default_factory=Translation)
-    """translation of answers."""
+    """translation controls how answers are translated between the dominant and the other
+    languages."""
 
     inference: Inference = Field(default_factory=Inference)
-    """inference engine."""
+    """inference configures the engine that generates, translates and evaluates."""
 
     pairing: Pairing = Field(default_factory=Pairing)
-    """pairing of answers and translations."""
+    """pairing controls how answers and translations become preference pairs."""
 
     training: Training = Field(default_factory=Training)
-    """training of the next model."""
+    """training controls how the pairs train the next model: DPO with an NLL term."""
 
     evaluation: Evaluation = Field(default_factory=Evaluation)
-    """evaluation of every model."""
+    """evaluation lists the suites, baselines and judge that measure every model."""
 
     gates: Gates = Field(default_factory=Gates)
-    """gates that pairs and models have to pass."""
+    """gates leave out languages with unreliable pairs, and end the run when a model gets worse."""
 
     storage: Storage
-    """storage of the artifacts."""
+    """storage is the bucket for all artifacts."""
 
     suspend: bool = False
-    """suspend holds the run: nothing is started until it is false again."""
+    """suspend ends the run's pods and starts none until it is false again. Default: false."""
 
     pods: Pods = Field(default_factory=Pods)
-    """pods of the run. Changes count from the next launch on."""
+    """pods sets image, resources and placement of the run's pods. Changes apply from the next
+    launch."""
 
     stage_pods: Literal["Fused", "Separate"] = "Fused"
-    """stagePods lets neighbouring stages share a pod and an engine, or gives each its own."""
+    """stagePods is `Fused` if neighbouring stages share a pod and an engine, `Separate` if each has
+    its own. Default: Fused."""
 
     scheduling: Scheduling = Field(default_factory=Scheduling)
-    """scheduling of the pods by Kueue."""
+    """scheduling sets the Kueue queue and priority of the pods."""
 
     deadlines: Deadlines = Field(default_factory=Deadlines)
-    """deadlines after which the run is given up."""
+    """deadlines are time limits after which the run fails."""
 
     retries: Retries = Field(default_factory=Retries)
-    """retries of what failed."""
+    """retries limits how often failed or interrupted work is launched again."""
 
     ttl_seconds_after_finished: TtlSecondsAfterFinished = Field(
         default_factory=TtlSecondsAfterFinished
     )
-    """ttlSecondsAfterFinished deletes the finished run by itself."""
+    """ttlSecondsAfterFinished deletes the finished run automatically."""
 
     deletion_policy: Literal["Retain", "Delete"] = "Retain"
-    """deletionPolicy keeps the artifacts of a deleted run, or deletes those that no other run
-    in the bucket uses."""
+    """deletionPolicy decides about the artifacts of a deleted run: `Retain` keeps them, `Delete`
+    deletes those that no other run in the bucket uses. Default: Retain."""
 
     managed_by: Annotated[str, StringConstraints(min_length=1, max_length=63)] | None = None
-    """managedBy names the controller of this run, once and for all. Unset means this operator,
+    """managedBy names the controller responsible for this run. It cannot be changed. Default:
     selfimprove.dev/operator."""
 
 
 class Run(Part):
-    """A run: from one model to another that is better in the run's languages."""
+    """A run: a model is trained on pairs of its own answers to improve in the run's languages."""
 
     api_version: Literal["selfimprove.dev/v1alpha1"]
-    """apiVersion of this resource."""
+    """apiVersion is the version of this API."""
 
     kind: Literal["SelfImproveRun"]
-    """kind of this resource."""
+    """kind is the type of this resource."""
 
     metadata: Metadata
-    """metadata of the run."""
+    """metadata is the run's name, namespace, labels and annotations."""
 
     spec: Spec
-    """spec of the run."""
+    """spec is the recipe of the run."""
 
 
 def resolve(run: Run) -> Run:

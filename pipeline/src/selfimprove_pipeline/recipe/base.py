@@ -150,10 +150,10 @@ ObjectUri = Annotated[
 
 
 class SecretRef(Part):
-    """A Secret in the namespace of the run."""
+    """A Secret in the run's namespace."""
 
     name: Name
-    """name of the Secret. On one machine it is ignored: credentials come from AWS_* variables."""
+    """name of the Secret. Ignored on one machine: set environment variables there."""
 
 
 FRACTION: Final = re.compile(r"-?[0-9]+(\.[0-9]+([eE][+-]?[0-9]+)?|[eE][+-]?[0-9]+)")

@@ -63,7 +63,7 @@ class Suite(Part):
         Annotated[str, StringConstraints(max_length=63, pattern=r"^[A-Za-z][A-Za-z0-9-]*$")],
         affects("evaluate"),
     ]
-    """name of the suite, once a run."""
+    """name of the suite, unique within the run."""
 
     kind: Annotated[
         Annotated[
@@ -75,43 +75,48 @@ class Suite(Part):
         | None,
         affects("evaluate"),
     ] = None
-    """kind of the suite: `exactMatch` compares with gold answers, `offTarget` counts answers in
-    the wrong language, `mgsm` compares numbers; the judge compares with references
-    (`xAlpacaEval`) or with M0 (`headToHead`), or grades two turns (`mtBench`); `nlp` runs tasks of
-    lm-eval; PACKAGE/NAME is an installed one. Unset means the name."""
+    """kind is how answers are scored: `exactMatch` compares them with gold answers, `mgsm` compares
+    numbers, `offTarget` counts answers in the wrong language; a judge compares them with references
+    (`xAlpacaEval`) or with M0's answers (`headToHead`), or grades two turns (`mtBench`); `nlp` runs
+    lm-eval tasks; PACKAGE/NAME comes from an installed package. Default: the suite's name."""
 
     uri: ObjectUri | None = None
-    """uri of the folder with one file a language: `<language>.jsonl`, for `mgsm` also the
-    owners' files, for `xAlpacaEval` `<language>.json` in alpaca-eval's format, for `mtBench`
-    FastChat's questions; for `nlp` lm-eval's task files and their data."""
+    """uri of the folder with one file per language: `<language>.jsonl`, for `mgsm` also the files
+    as published, for `xAlpacaEval` `<language>.json` in alpaca-eval's format, for `mtBench`
+    FastChat's questions; for `nlp` lm-eval's task files and their data. Only `nlp` with tasks can
+    omit it."""
 
     reference_uri: ObjectUri | None = None
-    """referenceUri of the outputs that `xAlpacaEval` compares with, `<language>.json` as well."""
+    """referenceUri is the folder with the outputs that `xAlpacaEval` compares with, one
+    `<language>.json` per language. Only `xAlpacaEval` has it, and needs it."""
 
     max_tokens: Annotated[Annotated[int, Field(ge=1, le=131_072)] | None, affects("evaluate")] = (
         None
     )
-    """maxTokens of an answer. Unset means `generation.maxTokens`."""
+    """maxTokens limits an answer, in tokens. Default: generation.maxTokens."""
 
     limit: Annotated[int, Field(ge=1, le=10_000_000)] | None = None
-    """limit takes the first rows alone. Unset means all."""
+    """limit uses only the first N rows, for `nlp` of each task. Default: all rows."""
 
     languages: Annotated[
         Annotated[tuple[Language, ...], Field(min_length=1, max_length=64)] | None,
         affects("evaluate", "judge"),
     ] = None
-    """languages of the suite, also such as are not trained. Unset means the run's."""
+    """languages to evaluate in; untrained ones are reported separately. Default: the run's
+    languages."""
 
     tasks: Annotated[
         Annotated[tuple[Name, ...], Field(min_length=1, max_length=64)] | None, affects("evaluate")
     ] = None
-    """tasks, groups and tags of lm-eval for `nlp`. Unset means all of the folder."""
+    """tasks are the lm-eval tasks, groups and tags that `nlp` runs. Default: all tasks in the
+    folder."""
 
     num_fewshot: Annotated[Annotated[int, Field(ge=0, le=100)] | None, affects("evaluate")] = None
-    """numFewshot examples before each question of `nlp`. Unset means what a task says."""
+    """numFewshot is the number of examples before each question of `nlp`. Default: each task's own
+    number."""
 
     apply_chat_template: Annotated[bool | None, affects("evaluate")] = None
-    """applyChatTemplate to the questions of `nlp`. Unset means false."""
+    """applyChatTemplate presents the questions of `nlp` as chat turns. Default: false."""
 
     def languages_in(self, run: Languages) -> tuple[str, ...]:
         """Return the languages to evaluate in, each once."""
@@ -189,7 +194,7 @@ Price = Annotated[float, Field(ge=0, le=1e6)]
 
 
 class JudgeBudget(Part):
-    """What the judge of a run may cost, kept verdicts included."""
+    """Limits on what the judge of a run may cost; stored verdicts count too."""
 
     rules = (
         Rule(
@@ -204,52 +209,55 @@ class JudgeBudget(Part):
     )
 
     requests: Annotated[int, Field(ge=1, le=1_000_000_000)] | None = None
-    """requests that the judge may answer."""
+    """requests is the maximum number of requests."""
 
     tokens: Annotated[int, Field(ge=1, le=1_000_000_000_000)] | None = None
-    """tokens of prompts and answers; what is under way then is still taken."""
+    """tokens is the maximum number of prompt and completion tokens; requests in flight may exceed
+    it."""
 
     money: Annotated[float, Field(gt=0, le=1e9)] | None = None
-    """money in the currency of the prices."""
+    """money is the maximum cost in the currency of the prices, which it needs."""
 
     prompt_price: Price | None = None
-    """promptPrice of a million tokens of questions."""
+    """promptPrice is the price of a million prompt tokens."""
 
     completion_price: Price | None = None
-    """completionPrice of a million tokens of answers."""
+    """completionPrice is the price of a million completion tokens."""
 
 
 class Judge(Part):
-    """A model behind an OpenAI-compatible endpoint that compares answers, or grades them."""
+    """A model behind an OpenAI-compatible endpoint that compares or grades answers."""
 
     base_url: Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-?A-~]+$")]
-    """baseUrl of the endpoint. Verdicts are kept by `model` alone."""
+    """baseUrl of the endpoint. Stored verdicts depend on `model`, not on this URL."""
 
     model: Annotated[Name, affects("score", "judge")]
-    """model that the endpoint serves."""
+    """model is the name of the judge model at the endpoint."""
 
     secret_ref: SecretRef | None = None
     """secretRef names the Secret with OPENAI_API_KEY."""
 
     positions: Annotated[Literal["both", "random"], affects("score", "judge")] = "both"
-    """positions asks in `both` orders, a contradiction being a tie, or once in a `random` one."""
+    """positions is the order in which two answers are shown: `both` asks once in each order and
+    counts a contradiction as a tie, `random` asks once. Default: both."""
 
     max_concurrency: Annotated[int, Field(ge=1, le=256)] = 8
-    """maxConcurrency of requests."""
+    """maxConcurrency is the maximum number of requests at a time. Default: 8."""
 
     pairs: Annotated[int, Field(ge=0, le=10_000_000), affects("score")] = 0
-    """pairs of each language and iteration whose texts are graded from 0 to 10, for the reward
-    accuracy of prompts without answers."""
+    """pairs is the number of pairs per language and iteration that are graded from 0 to 10, for the
+    reward accuracy of prompts without gold answers. Default: 0."""
 
     budget: JudgeBudget = Field(default_factory=JudgeBudget)
-    """budget at which the run stops."""
+    """budget limits what the judge may cost in the whole run, stored verdicts included. The run
+    stops when it is spent. Default: no limit."""
 
 
 Baseline = Literal["languageInstruction", "sft"]
 
 
 class Evaluation(Part):
-    """How each model M0 to M(iterations) is measured."""
+    """How each model, M0 to M(iterations), is measured."""
 
     rules = (
         Rule(
@@ -275,11 +283,12 @@ class Evaluation(Part):
     )
 
     suites: Annotated[tuple[Suite, ...], Field(max_length=16)] = ()
-    """suites to run; the first one's score gives the gain. Empty means nothing is measured."""
+    """suites to run on every model; the first one's score defines the gain. Empty: nothing is
+    measured."""
 
     baselines: Annotated[tuple[Baseline, ...], Field(max_length=2)] = ()
-    """baselines to measure on every suite: `languageInstruction` is M0, told in the prompt's
-    language to answer in it; `sft` is M0, trained on the chosen texts of its pairs alone."""
+    """baselines to measure on every suite: `languageInstruction` is M0, asked in the prompt's
+    language to answer in it; `sft` is M0, fine-tuned only on the chosen texts of its pairs."""
 
     judge: Judge | None = None
-    """judge of the suites xAlpacaEval, headToHead and mtBench, and of pairs."""
+    """judge for the suites xAlpacaEval, headToHead and mtBench, which need one, and for pairs."""

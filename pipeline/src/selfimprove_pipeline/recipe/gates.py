@@ -10,23 +10,28 @@ Share = Annotated[float, Field(ge=0, le=1)]
 
 
 class Gates(Part):
-    """What has to hold before pairs are trained on and before the next iteration begins."""
+    """Conditions on pairs before they are trained on, and on a model before the next iteration."""
 
     mode: Literal["Disabled", "Enforced"] = by_profile()
-    """mode `Enforced` leaves a language's pairs out when their reward accuracy is too low, and
-    ends the run when a model is worse than the one before in some language."""
+    """mode `Enforced` leaves out a language's pairs if their reward accuracy is too low, and ends
+    the run if a model is worse than the one before in any language. Default: Enforced (lidr-paper:
+    Disabled)."""
 
     reward_accuracy: Share = 0.55
-    """rewardAccuracy that the upper end of a language's interval has to reach."""
+    """rewardAccuracy is the lower limit: a language's pairs are left out if the upper bound of its
+    95 % interval is below it. Default: 0.55."""
 
     reward_accuracy_warning: Share = 0.6
-    """rewardAccuracyWarning is the reward accuracy below which a language is warned of."""
+    """rewardAccuracyWarning is the reward accuracy below which a language gets a warning. Default:
+    0.6."""
 
     minimum_decided: Annotated[int, Field(ge=1, le=1_000_000)] = 50
-    """minimumDecided is the number of decided pairs from which reward accuracy counts."""
+    """minimumDecided is the number of decided pairs, one text right and one wrong, that a language
+    needs for its reward accuracy to count. Default: 50."""
 
     minimum_gain: Annotated[
         Annotated[float, Field(ge=-1, le=1)] | None,
         affects("gate"),
     ] = None
-    """minimumGain of a model over the one before, below which the run ends. Unset means none."""
+    """minimumGain ends the run if a model's gain over the one before is smaller. Default: no
+    minimum."""

@@ -14,49 +14,52 @@ SecondsFromNow = Annotated[int, Field(ge=0, le=2**31 - 1)]
 
 
 class Deadlines(Part):
-    """When the run is given up. The clocks stand still while it is suspended."""
+    """Time limits after which the run fails. Time spent suspended does not count."""
 
     run_seconds: Seconds | None = None
-    """runSeconds that the run may take. Unset means no limit."""
+    """runSeconds limits the time since the run started or last resumed. Default: no limit."""
 
     stage_seconds: Seconds | None = None
-    """stageSeconds that the work of one pod may take, with its retries. Unset means no limit."""
+    """stageSeconds limits the time for the work of one pod, retries included. Default: no limit."""
 
     start_seconds: Seconds | None = None
-    """startSeconds that pods may wait for an image or a node; waiting for quota is not counted.
-    Unset means no limit."""
+    """startSeconds limits how long pods wait for an image or a node; waiting for quota does not
+    count. Default: no limit."""
 
     node_lost_seconds: Seconds = 900
-    """nodeLostSeconds until a pod on a node that cannot be reached is given up."""
+    """nodeLostSeconds limits how long a pod that should be gone may remain on an unreachable node.
+    Default: 900."""
 
 
 class Retries(Part):
-    """How often what failed is launched again."""
+    """How often failed or interrupted work is launched again."""
 
     # As a Job's backoffLimit: with the back-off a store may be away for ten minutes.
     limit: Annotated[int, Field(ge=0, le=100)] = 6
-    """limit of launches that the program itself fails, for each unit of work."""
+    """limit is how often a unit of work is retried after its own failure. Default: 6."""
 
     disruption_limit: Annotated[int, Field(ge=0, le=1000)] = 20
-    """disruptionLimit of launches that the infrastructure ends, such as by eviction, for each
-    unit of work."""
+    """disruptionLimit is how often a unit of work is retried after the infrastructure ended it,
+    such as by eviction. Default: 20."""
 
 
 class TtlSecondsAfterFinished(Part):
-    """When a finished run is deleted by itself."""
+    """When a finished run is deleted automatically."""
 
     succeeded: SecondsFromNow | None = None
-    """succeeded runs are deleted after so many seconds. Unset means they are kept."""
+    """succeeded is the number of seconds after which a successful run is deleted. Default:
+    never."""
 
     failed: SecondsFromNow | None = None
-    """failed runs are deleted after so many seconds. Unset means they are kept."""
+    """failed is the number of seconds after which a failed run is deleted. Default: never."""
 
 
 class Scheduling(Part):
-    """Who decides when pods start."""
+    """How Kueue schedules the pods."""
 
     queue_name: LabelValue | None = None
-    """queueName of Kueue's LocalQueue. Unset means pods start when a node has room."""
+    """queueName is Kueue's LocalQueue for the pods. Default: none; pods start when a node has
+    room."""
 
     workload_priority_class_name: LabelValue | None = None
-    """workloadPriorityClassName of Kueue, which decides about order and preemption."""
+    """workloadPriorityClassName is Kueue's WorkloadPriorityClass, for order and preemption."""

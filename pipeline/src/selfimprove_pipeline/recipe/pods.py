@@ -49,36 +49,35 @@ Annotations = Annotated[
 
 
 class PodSettings(Part):
-    """The pods of one role."""
+    """Settings of the pods of one role."""
 
     image: Annotated[str, StringConstraints(min_length=1, max_length=1024)] | None = None
-    """image of the container. Unset means the chart's."""
+    """image of the container. Default: the chart's."""
 
     image_pull_policy: Literal["Always", "IfNotPresent", "Never"] | None = None
-    """imagePullPolicy of the image."""
+    """imagePullPolicy is when nodes pull the image."""
 
     service_account_name: Name | None = None
-    """serviceAccountName that the pods run as, such as one with a workload identity for the
-    bucket. The pods get no token for the API server either way."""
+    """serviceAccountName of the pods, such as one with a workload identity for the bucket. They get
+    no token for the API server."""
 
     resources: Resources | None = None
-    """resources of the container; limits and requests are merged with the chart's by name."""
+    """resources of the container, merged with the chart's by name."""
 
     capabilities: (
         Annotated[tuple[Literal["IPC_LOCK", "SYS_NICE"], ...], Field(max_length=2)] | None
     ) = None
-    """capabilities of the container, instead of none: IPC_LOCK for RDMA between nodes, SYS_NICE
-    to bind memory to a processor. Only root gets them, so the container then runs as root with
-    nothing else. The restricted and baseline Pod Security Standards refuse such pods."""
+    """capabilities to add: IPC_LOCK for RDMA between nodes, SYS_NICE to bind memory to a processor.
+    The container then runs as root with nothing else; Pod Security must be `privileged`."""
 
     node_selector: Labels | None = None
-    """nodeSelector that nodes must match, merged with the chart's by label."""
+    """nodeSelector is the labels a node must have, merged with the chart's."""
 
     tolerations: Annotated[tuple[Toleration, ...], Field(max_length=64)] | None = None
-    """tolerations of taints, instead of the chart's."""
+    """tolerations of taints; they replace the chart's."""
 
     affinity: Affinity | None = None
-    """affinity to nodes and pods, instead of the chart's."""
+    """affinity to nodes and pods; it replaces the chart's."""
 
     priority_class_name: Name | None = None
     """priorityClassName of the pods."""
@@ -87,7 +86,7 @@ class PodSettings(Part):
     """runtimeClassName of the pods."""
 
     image_pull_secrets: Annotated[tuple[SecretName, ...], *_keyed("name", 16)] | None = None
-    """imagePullSecrets by name, added to the chart's."""
+    """imagePullSecrets are added to the chart's by name."""
 
     labels: Labels | None = None
     """labels of the pods, added to the chart's."""
@@ -96,29 +95,29 @@ class PodSettings(Part):
     """annotations of the pods, added to the chart's."""
 
     env: Annotated[tuple[EnvVar, ...], *_keyed("name", 128)] | None = None
-    """env by name, merged with the chart's; secrets come in by valueFrom."""
+    """env is merged with the chart's by name. Use valueFrom for secrets."""
 
     env_from: Annotated[tuple[EnvFrom, ...], Field(max_length=32)] | None = None
-    """envFrom are ConfigMaps and Secrets whose keys become variables, instead of the chart's."""
+    """envFrom lists ConfigMaps and Secrets whose keys become variables; it replaces the chart's."""
 
     volumes: Annotated[tuple[Volume, ...], *_keyed("name", 64)] | None = None
-    """volumes by name, merged with the chart's; one named `cache` replaces the empty cache."""
+    """volumes are merged with the chart's by name; one named `cache` replaces the empty cache."""
 
     volume_mounts: Annotated[tuple[VolumeMount, ...], *_keyed("mountPath", 64)] | None = None
-    """volumeMounts by mountPath, merged with the chart's."""
+    """volumeMounts are merged with the chart's by mountPath."""
 
 
 class Pods(Part):
-    """The pods of each role."""
+    """Settings of the pods of each role."""
 
     inference: PodSettings = Field(default_factory=PodSettings)
-    """inference pods generate, translate and evaluate."""
+    """inference sets the pods that generate, translate and evaluate."""
 
     training: PodSettings = Field(default_factory=PodSettings)
-    """training pods train."""
+    """training sets the pods that train."""
 
     light: PodSettings = Field(default_factory=PodSettings)
-    """light pods check, pair, score, report and delete; they need no GPU."""
+    """light sets the pods that check, pair, score, report and delete; they need no GPU."""
 
 
 KEYS: Final = {

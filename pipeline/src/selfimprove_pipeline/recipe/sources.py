@@ -33,25 +33,25 @@ class Model(Part):
     """The model that the run starts from (M0)."""
 
     uri: ModelUri
-    """uri of a Hugging Face folder: `s3://BUCKET/PREFIX`, `hf://OWNER/NAME`, on a cluster
+    """uri of a Hugging Face model folder: `s3://BUCKET/PREFIX`, `hf://OWNER/NAME`, on a cluster
     `pvc://CLAIM/PATH`, on one machine `file:///FOLDER`."""
 
     revision: Annotated[str, StringConstraints(min_length=1, max_length=128)] | None = None
-    """revision of an `hf://` model. A branch is resolved once and its commit recorded; unset
-    means the default branch."""
+    """revision of an `hf://` model. A branch is resolved to a commit once. Default: the default
+    branch."""
 
     dtype: Annotated[
         Literal["auto", "bfloat16", "float16", "float32"],
         affects("generate", "translate", "evaluate"),
     ] = "auto"
-    """dtype that inference loads the weights in, unless `inference.dtype` says otherwise."""
+    """dtype in which inference loads the weights, unless inference.dtype is set. Default: auto."""
 
     secret_ref: SecretRef | None = None
     """secretRef names the Secret with HF_TOKEN, for gated models."""
 
 
 class Languages(Part):
-    """The languages that take part."""
+    """The languages of a run."""
 
     rules = (
         Rule(
@@ -70,7 +70,8 @@ class Languages(Part):
         Field(min_length=1, max_length=64),
         affects("pair", "evaluate", "gate", "judge"),
     ]
-    """others are the languages to improve; in `lidr-paper` the last gives the dominant pairs."""
+    """others are the languages to improve, as BCP-47 tags. The order matters to
+    pairing.dominantPairs."""
 
     def all(self) -> tuple[str, ...]:
         """Return the dominant language, then the others in the order of the recipe."""
@@ -86,31 +87,31 @@ class Languages(Part):
 
 
 class Prompts(Part):
-    """The parallel prompts: one `<language>.jsonl` a language, rows `{id, prompt}`."""
+    """The parallel prompts: one `<language>.jsonl` per language, rows `{id, prompt}`."""
 
     uri: ObjectUri
-    """uri of the folder with the files."""
+    """uri of the folder with one `<language>.jsonl` per language, rows `{id, prompt}`."""
 
     per_iteration: Annotated[int, Field(ge=1, le=10_000_000)]
-    """perIteration is the number of prompts that an iteration uses."""
+    """perIteration is the number of prompts that each iteration uses."""
 
     selection: Literal["same", "disjoint"] = "same"
-    """selection gives each iteration the same first prompts, as the paper's code does, or the
-    next ones (`disjoint`)."""
+    """selection gives each iteration the same first prompts (`same`), as the paper's code does, or
+    the next ones (`disjoint`). Default: same."""
 
     secret_ref: SecretRef | None = None
-    """secretRef names the Secret with the credentials of the prompts' bucket; unset means those
-    of `storage`."""
+    """secretRef names the Secret with the credentials for the prompts' bucket. Default:
+    storage's."""
 
 
 class CaRef(Part):
     """A certificate authority in a ConfigMap or Secret of the run's namespace."""
 
     name: Name
-    """name of the ConfigMap. On one machine use AWS_CA_BUNDLE."""
+    """name of the ConfigMap. On one machine set AWS_CA_BUNDLE instead."""
 
     key: Name = "ca.crt"
-    """key of the PEM bundle in it."""
+    """key of the PEM bundle in the ConfigMap. Default: ca.crt."""
 
 
 class Storage(Part):
@@ -120,51 +121,52 @@ class Storage(Part):
         Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[!-.0-?A-~]+/?$")]
         | None
     ) = None
-    """endpoint of the S3 server, such as `https://minio:9000`. Unset means AWS_ENDPOINT_URL."""
+    """endpoint of the S3 server, such as `https://minio:9000`. Default: AWS_ENDPOINT_URL."""
 
     region: Annotated[str, StringConstraints(min_length=1, max_length=64)] | None = None
-    """region of the bucket. Unset means AWS_REGION, else us-east-1."""
+    """region of the bucket. Default: AWS_REGION, else us-east-1."""
 
     bucket: Annotated[
         str, StringConstraints(max_length=63, pattern=r"^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$")
     ]
-    """bucket of the artifacts. It must exist."""
+    """bucket for the artifacts. It must exist."""
 
     prefix: Annotated[
         str, StringConstraints(max_length=512, pattern=r"^([A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+)*)?$")
     ] = ""
-    """prefix of every key in the bucket. Empty means the bucket's root."""
+    """prefix of every key in the bucket. Empty: the bucket's root."""
 
     addressing_style: Literal["Auto", "Path", "VirtualHost"] = "Auto"
-    """addressingStyle is how the bucket stands in the URL."""
+    """addressingStyle puts the bucket in the URL's path (`Path`) or host name (`VirtualHost`);
+    `Auto` lets the client choose. Default: Auto."""
 
     ca_ref: CaRef | None = None
-    """caRef is the authority that signed the endpoint's certificate, when it is a private one."""
+    """caRef is the certificate authority of the endpoint, if it is a private one."""
 
     secret_ref: SecretRef | None = None
-    """secretRef names the Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, where there
-    is one, AWS_SESSION_TOKEN. Unset means ambient credentials."""
+    """secretRef names the Secret with AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY and, if needed,
+    AWS_SESSION_TOKEN. Default: ambient credentials."""
 
 
 class Chat(Part):
-    """How messages become tokens, the same for generate, translate, train and evaluate."""
+    """How messages become tokens: the same in generate, translate, train and evaluate."""
 
     system_prompt: Annotated[Text | None, affects("generate", "translate", "pair", "evaluate")] = (
         None
     )
-    """systemPrompt is put before every conversation. Unset means none."""
+    """systemPrompt begins every conversation. Default: none."""
 
     template: Annotated[
         Annotated[str, StringConstraints(min_length=1, max_length=65_536)] | None,
         affects("generate", "translate", "reference", "train", "evaluate"),
     ] = None
-    """template in Jinja. Unset means the one of the model's tokenizer."""
+    """template is the chat template, in Jinja. Default: that of the model's tokenizer."""
 
     template_kwargs: Annotated[
         dict[Name, Argument],
         Field(max_length=32),
         affects("generate", "translate", "reference", "train", "evaluate"),
     ] = Field(default={})
-    """templateKwargs are handed to the template, such as `enable_thinking: "false"`, or
-    `date_string` where it would write today's date; both have to be set where a template leaves
-    them open. On a cluster booleans and fractions are text."""
+    """templateKwargs are passed to the template, such as `enable_thinking: "false"`, or
+    `date_string` for one that writes today's date; both must be set where a template leaves them
+    open. On a cluster write booleans and fractions as text."""

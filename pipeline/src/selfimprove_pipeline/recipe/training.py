@@ -13,19 +13,20 @@ from selfimprove_pipeline.recipe.sampling import Seed, TokenCount
 
 
 class Lora(Part):
-    """The low-rank adapter when `training.method` is `lora`."""
+    """The low-rank adapter that `training.method: lora` trains."""
 
     r: Annotated[int, Field(ge=1, le=1024), affects("train")] = 16
-    """r is the rank."""
+    """r is the rank of the adapter. Default: 16."""
 
     alpha: Annotated[int, Field(ge=1, le=4096), affects("train")] = 32
-    """alpha scales the adapter by alpha / r."""
+    """alpha scales the adapter by alpha / r. Default: 32."""
 
     dropout: Annotated[float, Field(ge=0, lt=1), affects("train")] = 0.0
-    """dropout on the adapter's input."""
+    """dropout rate on the adapter's input. Default: 0."""
 
     target_modules: Annotated[tuple[Name, ...], Field(max_length=64), affects("train")] = ()
-    """targetModules by name. Empty means all linear layers but the head."""
+    """targetModules are the names of the modules to adapt. Empty: all linear layers but the
+    head."""
 
 
 class Training(Part):
@@ -46,97 +47,102 @@ class Training(Part):
     )
 
     method: Annotated[Literal["full", "lora"], affects("reference", "train")] = by_profile()
-    """method trains all weights or a low-rank adapter, which is merged at the end."""
+    """method trains all weights (`full`), or a low-rank adapter that is merged at the end (`lora`).
+    Default: full."""
 
     lora: Lora = Field(default_factory=Lora)
-    """lora describes the adapter; only used with method lora."""
+    """lora configures the adapter; only used with method `lora`."""
 
     beta: Annotated[float, Field(gt=0, le=10), affects("train")] = by_profile()
-    """beta of DPO: the weight of the log-ratio to the reference model M_t."""
+    """beta of DPO: the weight of the log-ratio to the reference model M_t. Default: 0.5."""
 
     nll_weight: Annotated[float, Field(ge=0, le=100), affects("train")] = by_profile()
-    """nllWeight is alpha, the weight of the NLL of the chosen completion."""
+    """nllWeight is alpha, the weight of the NLL of the chosen completion. Default: 1."""
 
     nll_normalization: Annotated[Literal["sequence", "token"], affects("train")] = by_profile()
-    """nllNormalization averages the NLL over each sequence and then over pairs, as LLaMA-Factory's
-    pref_ftx does, or over all chosen tokens of the global batch."""
+    """nllNormalization averages the NLL over each sequence and then over pairs (`sequence`), as
+    LLaMA-Factory's pref_ftx does, or over all chosen tokens of the global batch (`token`). Default:
+    sequence."""
 
     learning_rate: Annotated[float, Field(gt=0, le=1), affects("train")] = by_profile()
-    """learningRate at its peak (AdamW)."""
+    """learningRate is the peak learning rate of AdamW. Default: 5e-7."""
 
     lr_scheduler: Annotated[
         Literal["cosine", "linear", "constant", "constant_with_warmup"], affects("train")
     ] = by_profile()
-    """lrScheduler by its name in transformers."""
+    """lrScheduler is the learning rate schedule, by its name in transformers. Default: cosine."""
 
     warmup_ratio: Annotated[float, Field(ge=0, lt=1), affects("train")] = by_profile()
-    """warmupRatio is the share of the steps in which the learning rate rises."""
+    """warmupRatio is the share of steps in which the learning rate rises. Default: 0.1."""
 
     weight_decay: Annotated[float, Field(ge=0, le=1), affects("train")] = by_profile()
-    """weightDecay of AdamW."""
+    """weightDecay of AdamW. Default: 0."""
 
     max_grad_norm: Annotated[float, Field(gt=0, le=1000), affects("train")] = by_profile()
-    """maxGradNorm clips the gradient's norm."""
+    """maxGradNorm is the norm that gradients are clipped to. Default: 1."""
 
     epochs: Annotated[int, Field(ge=1, le=100), affects("train")] = by_profile()
-    """epochs over the pairs."""
+    """epochs is the number of passes over the pairs. Default: 1."""
 
     global_batch_size: Annotated[int, Field(ge=1, le=65_536), affects("reference", "train")] = (
         by_profile()
     )
-    """globalBatchSize is the number of pairs of a step, over all ranks and accumulation."""
+    """globalBatchSize is the number of pairs per step, over all ranks and accumulation. Default:
+    16."""
 
     micro_batch_size: Annotated[int, Field(ge=1, le=4096), affects("reference", "train")] = (
         by_profile()
     )
-    """microBatchSize is the number of pairs that one rank computes at once where they are padded;
-    packed passes do not read it. It changes memory and speed; the loss is the same within
-    rounding, which still makes other weights."""
+    """microBatchSize is the number of pairs that a rank computes at once in the padded layout. It
+    affects memory and speed, and the weights only by rounding. Default: 1."""
 
     layout: Annotated[Literal["packed", "padded"] | None, affects("reference", "train")] = None
-    """layout of a pass: pairs one behind another without padding (`packed`), or padded to the
-    longest of them. Unset means packed, unless the model's attention cannot be."""
+    """layout puts the pairs of a pass one behind another without padding (`packed`), or pads them
+    to the longest (`padded`). Default: packed, if the model's attention allows it."""
 
     tokens_per_device: Annotated[
         int, Field(ge=128, le=1_048_576), affects("reference", "train")
     ] = by_profile()
-    """tokensPerDevice is the most tokens of a packed pass; a longer pair has one of its own. On
-    processors small passes are faster: 1024."""
+    """tokensPerDevice is the maximum number of tokens in a packed pass; a longer pair gets its own
+    pass. On CPUs small passes are faster: 1024. Default: 16384."""
 
     max_length: Annotated[TokenCount, affects("reference", "train")] = by_profile()
-    """maxLength of prompt and completion in tokens. Longer rows are counted drops, never cut."""
+    """maxLength limits prompt and completion together, in tokens. Longer pairs are dropped and
+    counted, never cut. Default: 2048."""
 
     precision: Annotated[Literal["bf16", "fp32"], affects("reference", "train")] = by_profile()
-    """precision of the computation. The optimizer's master weights are fp32 either way."""
+    """precision of the computation; the optimizer's master weights are always fp32. Default:
+    bf16."""
 
     save_dtype: Annotated[Literal["bfloat16", "float16", "float32"], affects("train")] = (
         by_profile()
     )
-    """saveDtype of the weights in the model folder."""
+    """saveDtype is the type of the weights in the model folder. Default: bfloat16."""
 
     gradient_checkpointing: bool | None = None
-    """gradientCheckpointing computes activations again instead of keeping them. Unset means: where
-    those of the largest pass would not fit beside the model."""
+    """gradientCheckpointing recomputes activations instead of keeping them. Default: only if those
+    of the largest pass would not fit beside the model."""
 
     zero_stage: Annotated[Literal[0, 1, 2, 3] | None, affects("reference", "train")] = None
-    """zeroStage of DeepSpeed. Unset means 2 where the model fits so on the GPUs that
-    `pods.training` declares, or else on eight of 80 GB, and 3 where it does not: decided once,
-    when the run begins."""
+    """zeroStage of DeepSpeed. Default: 2 if the model then fits on the GPUs that `pods.training`
+    declares, or else on eight of 80 GB; otherwise 3. Decided once, when the run begins."""
 
     offload: Annotated[Literal["none", "optimizer", "all"], affects("reference", "train")] = "none"
-    """offload moves optimizer state, or parameters too, to the CPU's memory."""
+    """offload moves the optimizer state (`optimizer`), or parameters too (`all`), to CPU memory.
+    Default: none."""
 
     checkpoint_steps: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
-    """checkpointSteps is the number of steps from one checkpoint to the next. Unset means by time:
-    none in the first 20 minutes, then as often as costs at most a tenth of the time."""
+    """checkpointSteps is the number of steps between checkpoints. Default: by time, none in the
+    first 20 minutes, then as often as costs at most a tenth of the time."""
 
     nodes: Annotated[int, Field(ge=1, le=1024)] = 1
-    """nodes that train together. On one machine there is one."""
+    """nodes is the number of nodes that train together; on one machine always 1. Default: 1."""
 
     seed: Annotated[Seed, affects("reference", "train")] = by_profile()
-    """seed of the order of pairs and of dropout."""
+    """seed of the order of pairs and of dropout. Default: 42."""
 
     report_to: Annotated[
         tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...], Field(max_length=4)
     ] = ()
-    """reportTo are TRL's trackers. Empty means none; metrics are in the artifact either way."""
+    """reportTo lists TRL's trackers to send metrics to. Empty: none. The artifact has the metrics
+    either way."""

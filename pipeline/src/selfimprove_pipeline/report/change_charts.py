@@ -28,7 +28,7 @@ class Span:
     end: float
     text: str
     is_clear: bool
-    """isClear tells that the change is significant."""
+    """is_clear is true if the change is significant."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,7 +53,7 @@ class Training:
     iteration: int
     steps: tuple[Step, ...]
     is_baseline: bool = False
-    """isBaseline tells that it made the baseline `sft` and not the next model."""
+    """is_baseline is true if it made the baseline `sft` and not the next model."""
 
     @property
     def seconds(self) -> float:
@@ -82,7 +82,7 @@ class Agreement:
     translation: float | None = None
     """translation is that of those that were translated into it."""
     is_graded: bool = False
-    """isGraded tells that a judge has graded the texts."""
+    """is_graded is true if a judge has graded the texts."""
     decision: Decision | None = None
     """decision of the gate, None where gates are disabled."""
 

@@ -121,7 +121,7 @@ class Verdicts:
     changes: tuple[Change, ...]
     """changes of what is shown; from M0 that it compares with, as from one half."""
     opponent_lengths: Mapping[str, float]
-    """opponentLengths are the mean characters of the opponent's answers by language."""
+    """opponent_lengths are the mean characters of the opponent's answers by language."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -56,15 +56,15 @@ class Setting:
     """engine is `vllm` or `transformers`."""
     cache: Path
     requested_revision: str | None = None
-    """requestedRevision of the model as the file has it, before it was resolved to a commit."""
+    """requested_revision of the model as the file has it, before it was resolved to a commit."""
     decided: Mapping[str, int | str] = field(default_factory=dict)
     """decided are the values of `training` that the file leaves open, by name."""
     prompts_store: Store | None = None
-    """promptsStore is where prompts lie if they have credentials of their own."""
+    """prompts_store is where the prompts are, if they have credentials of their own."""
     share: Share = WHOLE
     """share of the rows that are this process's."""
     only_measures: bool = False
-    """onlyMeasures is a model that is evaluated without a run: it is M0 and the last one."""
+    """only_measures: M0 is evaluated without a run, and no training follows."""
 
     @property
     def spec(self) -> Spec:

@@ -36,7 +36,7 @@ class Made:
 
     files: Mapping[str, bytes]
     side_files: Mapping[str, bytes] = field(default_factory=dict)
-    """sideFiles are in no digest."""
+    """side_files are in no digest."""
     rows: int
     counts: Mapping[str, float]
     measures: Mapping[str, float] = field(default_factory=dict)
@@ -79,7 +79,7 @@ class Asking(Generic[RowT]):
     given: Sequence[RowT] = ()
     """given are the rows that need no request."""
     keeps_each: bool = False
-    """keepsEach writes a row to the store before more is asked, where a request costs money."""
+    """keeps_each writes a row to the store before more is asked, where a request costs money."""
     tally: Tally = field(default_factory=Tally)
 
 
