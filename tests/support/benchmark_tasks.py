@@ -86,7 +86,7 @@ LETTERS: Final = {
     **CHOICE,
     "task": "letters",
     "num_fewshot": 3,
-    "doc_to_text": "{{question}}\n{{options | join(' or ')}}?\nThe letter is ",
+    "doc_to_text": "{{question}}\n{{options | join(' or ')}}?\nThe letter is:",
     "doc_to_choice": "{{['A', 'B', 'C', 'D'][:options|length]}}",
     "target_delimiter": "",
 }

@@ -14,10 +14,20 @@ import pytest
 from selfimprove_pipeline import harness
 from selfimprove_pipeline.chat import Renderer
 from selfimprove_pipeline.engine import Completion, Request
+from selfimprove_pipeline.engine.options import by_context
 from selfimprove_pipeline.errors import InputError
 from selfimprove_pipeline.harness import Benchmark
 from selfimprove_pipeline.recipe.sources import Chat
-from support.benchmark_tasks import CAPITALS, CHOICE, ROLLING, SUMS, WITH_EXAMPLES, WRITING, write
+from support.benchmark_tasks import (
+    CAPITALS,
+    CHOICE,
+    LETTERS,
+    ROLLING,
+    SUMS,
+    WITH_EXAMPLES,
+    WRITING,
+    write,
+)
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, byte_level
 
 LENGTH: Final = 255
@@ -119,6 +129,13 @@ def test_a_request_is_asked_once_under_a_key_of_its_content(
     assert all(len(request.key) == 32 for request in first)
     assert bytes(first[0].prompt) == b"What is the capital of France?\nAnswer: Paris"
     assert bytes(first[0].prompt[-first[0].scored :]) == b" Paris"
+
+
+def test_options_of_one_token_are_neighbours(tmp_path: Path, renderer: Renderer) -> None:
+    """So that an engine reads what stands before them once: a text for each document."""
+    requests = asked(one(write(tmp_path / "tasks", [LETTERS]), "letters", num_fewshot=1), renderer)
+    assert len(requests) == OPTIONS
+    assert [len(together or ()) for together in by_context(requests)] == [2, 3, 2, 3, 3, 2]
 
 
 def test_a_text_is_asked_for_as_its_task_says(tmp_path: Path, renderer: Renderer) -> None:
