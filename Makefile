@@ -62,7 +62,7 @@ fix: env ## format, and fix what the linter can
 	$(BIN)/ruff check --fix .
 
 crds: env ## write crds/ and the chart's copy from the types
-	$(BIN)/python -m selfimprove_operator.crd
+	$(BIN)/python -m selfimprove_operator.api.crd
 
 bench: env ## generation, the data stage beside bare vLLM and training beside TRL (half an hour)
 	$(BIN)/python benchmarks/throughput.py

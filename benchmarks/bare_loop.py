@@ -15,7 +15,7 @@ from typing import Any
 import kopf
 import prometheus_client
 
-from selfimprove_operator.transport import Call, Resource, Transport
+from selfimprove_operator.cluster.transport import Call, Resource, Transport
 
 JOBS = Resource("batch/v1", "jobs")
 CALLS = prometheus_client.Counter(

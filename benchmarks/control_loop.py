@@ -28,8 +28,8 @@ from rich.console import Console
 from rich.table import Table
 from trial import Measured, measure
 
-from selfimprove_operator.errors import Missing
-from selfimprove_operator.transport import Call, Resource, Transport
+from selfimprove_operator.cluster.errors import Missing
+from selfimprove_operator.cluster.transport import Call, Resource, Transport
 
 CRD: Final = ROOT / "crds" / "selfimprove.dev_selfimproveruns.yaml"
 COLUMNS: Final = ("N", "loop", "accepted", "p50 s", "p95 s", "max s", "to bare", "late")

@@ -32,14 +32,15 @@ from bare_llm import Bare, Text
 from rich.console import Console
 from rich.table import Table
 
-from selfimprove_pipeline import devices, recipe
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.recipe import Run
 from selfimprove_pipeline.engine import Completion, Engine, Request
-from selfimprove_pipeline.recipe import Run
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.run.setting import Setting
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import engines, inference
-from selfimprove_pipeline.workers.setting import Setting
 
 LANGUAGES: Final = ("en", "es", "de", "fr", "it", "pt", "nl", "sv", "da")
 COLUMNS: Final = ("engines", "languages", "rows", "tokens", "ours rows/s", "bare rows/s")

@@ -34,18 +34,18 @@ from transformers import AutoModelForCausalLM, PreTrainedModel
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from trl.trainer.utils import add_fused_lm_head, hash_module
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.artifacts import lines
+from selfimprove_pipeline.contract.recipe.profiles import LIDR_PAPER
+from selfimprove_pipeline.contract.recipe.training import Training
+from selfimprove_pipeline.contract.rows import lines
+from selfimprove_pipeline.machine import devices
 from selfimprove_pipeline.memory import shape as shapes
 from selfimprove_pipeline.memory import training as memory
-from selfimprove_pipeline.recipe.profiles import LIDR_PAPER
-from selfimprove_pipeline.recipe.training import Training
-from selfimprove_pipeline.train import attention
-from selfimprove_pipeline.train.batches import SlotRows, collator, columns, logps
-from selfimprove_pipeline.train.launch import launch
-from selfimprove_pipeline.train.objective import PreferenceObjective
-from selfimprove_pipeline.train.plan import Batches, Plan, packed, padded
-from selfimprove_pipeline.train.rows import TokenRow
+from selfimprove_pipeline.train.data.batches import SlotRows, collator, columns, logps
+from selfimprove_pipeline.train.data.plan import Batches, Plan, packed, padded
+from selfimprove_pipeline.train.data.rows import TokenRow
+from selfimprove_pipeline.train.loop.objective import PreferenceObjective
+from selfimprove_pipeline.train.model import attention
+from selfimprove_pipeline.train.processes.launch import launch
 
 Row = dict[str, Any]
 Given = tuple[dict[int, tuple[float, float]], Tensor]

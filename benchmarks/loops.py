@@ -22,7 +22,7 @@ import aiohttp
 import yaml
 from prometheus_client.parser import text_string_to_metric_families
 
-from selfimprove_operator.transport import Resource
+from selfimprove_operator.cluster.transport import Resource
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 RUN: Final = ROOT / "examples" / "miniature" / "run.yaml"

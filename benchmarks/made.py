@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from selfimprove_pipeline.artifacts import Message, Pair
+from selfimprove_pipeline.contract.rows import Message, Pair
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -27,8 +27,8 @@ from rich.table import Table
 ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT / "tests"))
 
+from selfimprove_pipeline.contract.recipe.training import Training
 from selfimprove_pipeline.memory import shape, training
-from selfimprove_pipeline.recipe.training import Training
 
 INTERVAL: Final = 0.01
 PAIRS: Final = 4
@@ -207,7 +207,7 @@ def _train(folder: Path) -> None:
         sys.exit("the model could not be made")
     import deepspeed.runtime.zero.stage3  # type: ignore[import-untyped]  # noqa: F401  imported when first used
 
-    from selfimprove_pipeline.recipe.sources import Chat
+    from selfimprove_pipeline.contract.recipe.sources import Chat
     from selfimprove_pipeline.train import stage
     from support.training import FolderVault
 
@@ -238,7 +238,7 @@ def _make(folder: Path, case: Mapping[str, Any]) -> None:
     import torch
     import transformers
 
-    from selfimprove_pipeline.artifacts import Message, Pair, lines
+    from selfimprove_pipeline.contract.rows import Message, Pair, lines
     from support.models import CHATML_CONFIG, CHATML_SPECIAL, byte_level
 
     model = byte_level(folder / "m0", special=CHATML_SPECIAL, config=CHATML_CONFIG)

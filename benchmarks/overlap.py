@@ -9,8 +9,8 @@ import random
 import time
 from collections.abc import Sequence
 
-from selfimprove_pipeline import overlap
-from selfimprove_pipeline.artifacts import Prompt
+from selfimprove_pipeline.contract.rows import Prompt
+from selfimprove_pipeline.inputs import overlap
 
 WORDS = 3000
 

@@ -21,11 +21,11 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import made
 
-from selfimprove_pipeline import prompts
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.recipe.sources import Chat
 from selfimprove_pipeline.engine import Request, vllm_engine
-from selfimprove_pipeline.recipe.sampling import Inference
-from selfimprove_pipeline.recipe.sources import Chat
+from selfimprove_pipeline.inputs import prompts
+from selfimprove_pipeline.method.rendering import Renderer
 
 OPTIONS = " the", " of", " is", " a"
 

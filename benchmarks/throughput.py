@@ -23,12 +23,14 @@ import made
 from rich.console import Console
 from rich.table import Table
 
-from selfimprove_pipeline import devices, generate, prompts
-from selfimprove_pipeline.artifacts import Prompt
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.recipe import Spec, resolve
+from selfimprove_pipeline.contract.rows import Prompt
 from selfimprove_pipeline.engine import Engine, Request
-from selfimprove_pipeline.judge import load
-from selfimprove_pipeline.recipe import Spec, resolve
+from selfimprove_pipeline.inputs import prompts
+from selfimprove_pipeline.inputs.run_file.validation import load
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.method import generate
+from selfimprove_pipeline.method.rendering import Renderer
 
 
 def main() -> None:

@@ -28,13 +28,13 @@ from rich.console import Console
 from rich.table import Table
 from training_rank import Measured, Work
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.artifacts import lines
-from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.recipe.profiles import LIDR_PAPER
-from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.train.launch import launch
-from selfimprove_pipeline.train.rows import tokenize
+from selfimprove_pipeline.contract.recipe.profiles import LIDR_PAPER
+from selfimprove_pipeline.contract.recipe.sources import Chat
+from selfimprove_pipeline.contract.rows import lines
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.train.data.rows import tokenize
+from selfimprove_pipeline.train.processes.launch import launch
 
 RANK: Final = Path(__file__).with_name("training_rank.py")
 TRL: Final = "TRL"

@@ -27,13 +27,14 @@ from transformers import (
 )
 from typing_extensions import override
 
-from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.artifacts import File, Pair, ReferenceLogps
-from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.recipe.training import Training
+from selfimprove_pipeline.contract import rows as row_files
+from selfimprove_pipeline.contract.manifests import File
+from selfimprove_pipeline.contract.recipe.sources import Chat
+from selfimprove_pipeline.contract.recipe.training import Training
+from selfimprove_pipeline.contract.rows import Pair, ReferenceLogps
 from selfimprove_pipeline.train import stage
-from selfimprove_pipeline.train.launch import worker
-from selfimprove_pipeline.train.layout import Layout
+from selfimprove_pipeline.train.model.layout import Layout
+from selfimprove_pipeline.train.processes.launch import worker
 from selfimprove_pipeline.train.stage import Report
 
 
@@ -190,7 +191,7 @@ def _trl(work: Work, scratch: Path) -> None:
     from trl.trainer.dpo_config import DPOConfig
     from trl.trainer.dpo_trainer import DPOTrainer
 
-    rows = artifacts.rows(Pair, work.pairs.read_bytes())
+    rows = row_files.rows(Pair, work.pairs.read_bytes())
     names = ("prompt", "chosen", "rejected")
     texts = [{name: [m.model_dump() for m in getattr(row, name)] for name in names} for row in rows]
     defaults = DPOConfig(output_dir=str(scratch), use_cpu=not torch.cuda.is_available())

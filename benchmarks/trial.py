@@ -16,8 +16,8 @@ from kubernetes.aio.client import ApiClient, CustomObjectsApi
 from kubernetes.aio.watch import Watch
 from loops import Loop, Process, started
 
-from selfimprove_operator.errors import Missing, Unavailable
-from selfimprove_operator.transport import Call, Resource, Transport
+from selfimprove_operator.cluster.errors import Missing, Unavailable
+from selfimprove_operator.cluster.transport import Call, Resource, Transport
 
 JOBS: Final = Resource("batch/v1", "jobs")
 PODS: Final = Resource("v1", "pods")

@@ -1,8 +1,8 @@
 """Makes the pinned extract of Kubernetes' own types that a recipe may hold.
 
-`kubectl get --raw /openapi/v3/api/v1 | python crds/extract.py` writes `recipe/kubernetes.json`:
-references inlined, no descriptions, every string, list and map bounded. The recipe judges by
-it and the CRD holds it, so that both say the same.
+`kubectl get --raw /openapi/v3/api/v1 | python crds/extract.py` writes
+`recipe/cluster/kubernetes.json`: references inlined, no descriptions, every string, list and map
+bounded. The recipe judges by it and the CRD holds it, so that both say the same.
 """  # noqa: INP001  a script, not a package
 
 import json
@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any, Final
 
 TARGET: Final = (
-    Path(__file__).resolve().parents[1] / "pipeline/src/selfimprove_pipeline/recipe/kubernetes.json"
+    Path(__file__).resolve().parents[1]
+    / "pipeline/src/selfimprove_pipeline/contract/recipe/cluster/kubernetes.json"
 )
 CORE: Final = "io.k8s.api.core.v1."
 TYPES: Final = (

@@ -8,7 +8,13 @@ from typing import Any, Final
 
 import pytest
 
-from selfimprove_operator import api
+from selfimprove_operator.api.status import (
+    LABEL_LAUNCH,
+    LABEL_MANAGED_BY,
+    LABEL_RUN,
+    LABEL_RUN_UID,
+    LABEL_UNIT,
+)
 from support import faults
 from support.faults import Witness
 from support.kube import JSON, Kube, eventually, is_finished, name_of
@@ -145,13 +151,9 @@ EDITS: Final[Mapping[str, JSON]] = {
     "no pods wanted": {"spec": {"parallelism": 0}},
     "suspended": {"spec": {"suspend": True}},
     "a deadline that is far": {"spec": {"activeDeadlineSeconds": 3600}},
-    "our label removed": {"metadata": {"labels": {api.LABEL_MANAGED_BY: None}}},
-    "the run's labels removed": {
-        "metadata": {"labels": {api.LABEL_RUN: None, api.LABEL_RUN_UID: None}}
-    },
-    "the launch's labels removed": {
-        "metadata": {"labels": {api.LABEL_UNIT: None, api.LABEL_LAUNCH: None}}
-    },
+    "our label removed": {"metadata": {"labels": {LABEL_MANAGED_BY: None}}},
+    "the run's labels removed": {"metadata": {"labels": {LABEL_RUN: None, LABEL_RUN_UID: None}}},
+    "the launch's labels removed": {"metadata": {"labels": {LABEL_UNIT: None, LABEL_LAUNCH: None}}},
     "the owner removed": {"metadata": {"ownerReferences": None}},
 }
 

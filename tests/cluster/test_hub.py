@@ -13,7 +13,7 @@ from typing import Final
 
 import pytest
 
-from selfimprove_pipeline.artifacts import Manifest
+from selfimprove_pipeline.contract.manifests import Manifest
 from support import hub_server
 from support.cli import MINIATURE
 from support.hub_server import Hub

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import pytest
 
-from selfimprove_operator import api
+from selfimprove_operator.api.status import LABEL_LAUNCH, LABEL_UNIT
 from support import faults
 from support.faults import Witness
 from support.kube import JSON, Kube, eventually, is_live
@@ -70,7 +70,7 @@ def test_two_operators_do_nothing_twice(
     assert run.orphans == []
     assert faults.INDEX in shard["metadata"]["labels"]
     assert len(ranks) == 2
-    units = [job["metadata"]["labels"][api.LABEL_UNIT] for job in run.jobs]
+    units = [job["metadata"]["labels"][LABEL_UNIT] for job in run.jobs]
     assert sorted(units) == sorted(SEPARATE)
     rows = here.rows(run, 0, "generate")
     assert all(len({row["id"] for row in found}) == len(found) == 16 for found in rows.values())
@@ -87,7 +87,7 @@ def test_a_rank_that_is_lost_takes_the_others_with_it(here: Place, witness: Witn
 
     assert witness.wrong == []
     assert run.orphans == []
-    launches = {pod["metadata"]["labels"][api.LABEL_LAUNCH] for pod in run.pods_at("training", 0)}
+    launches = {pod["metadata"]["labels"][LABEL_LAUNCH] for pod in run.pods_at("training", 0)}
     assert "1" in launches
     assert status["iterations"][0]["pairs"] > 0
 

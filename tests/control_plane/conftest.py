@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from selfimprove_operator import crd
+from selfimprove_operator.api import crd
 from support.control_plane import ControlPlane, missing, started
 
 

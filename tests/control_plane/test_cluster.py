@@ -13,9 +13,9 @@ from typing import Any, Protocol, TypeVar
 import pytest
 from typing_extensions import override
 
-from selfimprove_operator import api
-from selfimprove_operator.cluster import Cluster, ClusterApi, Created, Manifest
-from selfimprove_operator.errors import (
+from selfimprove_operator.api.status import FINALIZER, LABEL_MANAGED_BY, MANAGED_BY
+from selfimprove_operator.cluster.door import Cluster, ClusterApi, Created, Manifest
+from selfimprove_operator.cluster.errors import (
     Conflict,
     Missing,
     NamespaceEnding,
@@ -111,7 +111,7 @@ def run_in(world: World, name: str = "test", **metadata: Any) -> Manifest:
 
 
 def job_in(world: World, name: str = "job", *, is_ours: bool = True) -> Manifest:
-    labels = {api.LABEL_MANAGED_BY: api.MANAGED_BY} if is_ours else {}
+    labels = {LABEL_MANAGED_BY: MANAGED_BY} if is_ours else {}
     container = {"name": "stage", "image": "localhost/none:test"}
     pod = {"restartPolicy": "Never", "containers": [container]}
     return {
@@ -271,7 +271,7 @@ def test_a_run_with_a_finalizer_waits_for_it(world: World) -> None:
     """Deletion only marks the run; it goes when the finalizer is taken off."""
 
     async def steps(cluster: ClusterApi) -> tuple[Manifest | None, Manifest | None]:
-        made = (await cluster.create(run_in(world, finalizers=[api.FINALIZER]))).manifest
+        made = (await cluster.create(run_in(world, finalizers=[FINALIZER]))).manifest
         await cluster.delete("SelfImproveRun", world.namespace, "test", uid_of(made))
         marked = await cluster.read("SelfImproveRun", world.namespace, "test")
         await cluster.patch_run(world.namespace, "test", {"metadata": {"finalizers": []}})
@@ -289,13 +289,13 @@ def test_a_finalizer_is_set_on_the_version_that_was_read(world: World) -> None:
 
     async def steps(cluster: ClusterApi) -> Manifest:
         made = (await cluster.create(run_in(world))).manifest
-        metadata = {"resourceVersion": version_of(made), "finalizers": [api.FINALIZER]}
+        metadata = {"resourceVersion": version_of(made), "finalizers": [FINALIZER]}
         changed = await cluster.patch_run(world.namespace, "test", {"metadata": metadata})
         with pytest.raises(Conflict):
             await cluster.patch_run(world.namespace, "test", {"metadata": metadata})
         return changed
 
-    assert world.play(steps)["metadata"]["finalizers"] == [api.FINALIZER]
+    assert world.play(steps)["metadata"]["finalizers"] == [FINALIZER]
 
 
 def test_only_the_object_that_was_meant_is_deleted(world: World) -> None:
@@ -355,7 +355,7 @@ def test_a_child_changed_by_hand_can_be_restored(world: World) -> None:
             world.namespace,
             "job",
             {
-                "metadata": {"labels": {api.LABEL_MANAGED_BY: None}},
+                "metadata": {"labels": {LABEL_MANAGED_BY: None}},
                 "spec": {"suspend": True, "activeDeadlineSeconds": 60},
             },
         )
@@ -364,7 +364,7 @@ def test_a_child_changed_by_hand_can_be_restored(world: World) -> None:
             world.namespace,
             "job",
             {
-                "metadata": {"labels": {api.LABEL_MANAGED_BY: api.MANAGED_BY}},
+                "metadata": {"labels": {LABEL_MANAGED_BY: MANAGED_BY}},
                 "spec": {"suspend": False, "activeDeadlineSeconds": None},
             },
         )
@@ -372,9 +372,9 @@ def test_a_child_changed_by_hand_can_be_restored(world: World) -> None:
 
     spoiled, restored = world.play(steps)
 
-    assert api.LABEL_MANAGED_BY not in spoiled["metadata"].get("labels", {})
+    assert LABEL_MANAGED_BY not in spoiled["metadata"].get("labels", {})
     assert spoiled["spec"]["activeDeadlineSeconds"] == 60
-    assert restored["metadata"]["labels"][api.LABEL_MANAGED_BY] == api.MANAGED_BY
+    assert restored["metadata"]["labels"][LABEL_MANAGED_BY] == MANAGED_BY
     assert "activeDeadlineSeconds" not in restored["spec"]
 
 

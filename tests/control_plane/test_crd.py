@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
-from selfimprove_operator import api, crd
-from selfimprove_pipeline import judge, recipe
-from selfimprove_pipeline.document import DocumentError
+from selfimprove_operator.api import crd
+from selfimprove_operator.api.status import Status
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.inputs.run_file import validation
+from selfimprove_pipeline.inputs.run_file.document import DocumentError
 from support.control_plane import ControlPlane
 from support.run_files import BAD, GOOD, RECIPES, Row
 
@@ -26,7 +28,7 @@ def complaint_of_validate(row: Row, folder: Path) -> str | None:
     path = folder / "run.yaml"
     path.write_text(row.text)
     try:
-        judge.load(path, for_cluster=True)
+        validation.load(path, for_cluster=True)
     except DocumentError as error:
         return str(error)
     return None
@@ -48,7 +50,7 @@ def test_a_good_file_is_good_here_and_there(row: Row, served: ControlPlane, tmp_
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_good_here_and_there(path: Path, served: ControlPlane) -> None:
     """`validate --cluster` and kubectl's dry run on the server take the file as it is."""
-    assert judge.load(path, for_cluster=True).spec.profile == "lidr-paper"
+    assert validation.load(path, for_cluster=True).spec.profile == "lidr-paper"
     answer = served.kubectl(
         "create", "--dry-run=server", "--validate=strict", "-f", "-", input=path.read_text()
     )
@@ -233,7 +235,7 @@ def test_the_controller_of_a_run_never_changes(served: ControlPlane) -> None:
     assert "spec.managedBy: Invalid value" in (said or "accepted")
 
 
-def longest_status() -> api.Status:
+def longest_status() -> Status:
     """Return the status of a run of 100 iterations in 30 languages."""
     time, digest = STARTED["startTime"], "a" * 64
     finished = {"startTime": time, "completionTime": time}
@@ -263,7 +265,7 @@ def longest_status() -> api.Status:
             for role in ("inference", "training", "light")
         ],
     }
-    return api.Status.model_validate_json(json.dumps(value))
+    return Status.model_validate_json(json.dumps(value))
 
 
 def test_the_longest_run_stays_below_100_kib(served: ControlPlane) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline.artifacts import Manifest
+from selfimprove_pipeline.contract.manifests import Manifest
 from support.cli import MINIATURE, REPOSITORY, Cli
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from selfimprove_pipeline import judge, recipe
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.inputs.run_file import validation
 from support.cli import MINIATURE, REPOSITORY, Cli, Result
 from support.endpoint import MODEL, chat, serving
 
@@ -53,7 +54,7 @@ class Recipe:
     def status(self) -> dict[str, Any]:
         """Return `show -o json`, once the run is known to be whole and the recipe's own."""
         found: dict[str, Any] = json.loads(self("show", "-o", "json").output)
-        own = recipe.resolve(judge.load(self.file, self.settings)).spec
+        own = recipe.resolve(validation.load(self.file, self.settings)).spec
         spec = own.model_dump(mode="json", by_alias=True)
         training, came = spec["training"], found["recipe"]["training"]
         open_fields = {name for name in training if training[name] != came[name]}

@@ -21,12 +21,12 @@ import tokenizers
 import torch
 import transformers
 
-from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.rows import FinishReason
 from selfimprove_pipeline.engine import Completion, Request, vllm_engine
-from selfimprove_pipeline.engine.jobs import Single
+from selfimprove_pipeline.engine.pool.jobs import Single
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.recipe.sampling import Inference
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256
@@ -453,8 +453,8 @@ import sys
 from pathlib import Path
 from selfimprove_pipeline.engine import Request
 from selfimprove_pipeline.engine.vllm_engine import start
-from selfimprove_pipeline.errors import SelfImproveError
-from selfimprove_pipeline.recipe.sampling import Inference
+from selfimprove_pipeline.contract.errors import SelfImproveError
+from selfimprove_pipeline.contract.recipe.sampling import Inference
 
 engine = start(
     Path(sys.argv[1]),

@@ -18,13 +18,13 @@ import transformers
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from selfimprove_pipeline import harness
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.recipe.sources import Chat
 from selfimprove_pipeline.engine import Completion, Engine, Request, vllm_engine
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.harness.model import EngineLM
-from selfimprove_pipeline.recipe.sampling import Inference
-from selfimprove_pipeline.recipe.sources import Chat
+from selfimprove_pipeline.measuring.lm_eval import Outcome, benchmarks
+from selfimprove_pipeline.measuring.lm_eval.model import EngineLM
+from selfimprove_pipeline.method.rendering import Renderer
 from support import benchmark_tasks
 from support.models import LLAMA3_CONFIG, LLAMA3_SPECIAL, byte_level, tiny_qwen2
 
@@ -58,10 +58,10 @@ class Model:
         self.written += [row for row in completions if row.log_likelihood is None]
         return {row.key: row for row in completions}
 
-    def outcomes(self, *, chat_template: bool) -> dict[str, harness.Outcome]:
+    def outcomes(self, *, chat_template: bool) -> dict[str, Outcome]:
         """Return what our own way through the tasks comes to."""
         found = {}
-        for task in harness.benchmarks(self.tasks, chat_template=chat_template):
+        for task in benchmarks(self.tasks, chat_template=chat_template):
             requests = task.requests(self.renderer, max_length=LONGEST_SCORED, group="g")
             found[task.name] = task.result(
                 self.renderer, max_length=LONGEST_SCORED, completions=self.answer(requests)
@@ -128,7 +128,7 @@ def fond_of_ending(folder: Path, *ends: int) -> Path:
 def half_known(folder: Path, renderer: Renderer, engine: Engine) -> Path:
     """Write the tasks; the model's own text is the answer to half of the questions to write."""
     benchmark_tasks.write(folder, TASKS)
-    (sums,) = harness.benchmarks(folder, ["sums"])
+    (sums,) = benchmarks(folder, ["sums"])
     requests = sums.requests(renderer, max_length=LONGEST_SCORED, group="g")
     found = {row.key: row.text for row in engine.complete(requests)}
     texts = [found[request.key] for request in requests]

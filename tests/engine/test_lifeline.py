@@ -13,7 +13,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="PR_SET_PDEATHSIG exi
 PARENT = """
 import os, subprocess, sys, time
 from functools import partial
-from selfimprove_pipeline.lifeline import die_with_parent
+from selfimprove_pipeline.machine.lifeline import die_with_parent
 
 tie = partial(die_with_parent, os.getpid()) if sys.argv[1] == "tied" else None
 sleep = [sys.executable, "-c", "import time; time.sleep(600)"]
@@ -48,7 +48,7 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
         [
             sys.executable,
             "-c",
-            "from selfimprove_pipeline.lifeline import die_with_parent; die_with_parent(-1)",
+            "from selfimprove_pipeline.machine import lifeline; lifeline.die_with_parent(-1)",
         ],
         check=False,
     )
@@ -58,7 +58,9 @@ def test_a_child_whose_parent_is_gone_already_ends_at_once() -> None:
 @linux
 def test_a_child_of_a_living_parent_goes_on() -> None:
     """The tie alone ends nothing."""
-    code = "from selfimprove_pipeline.lifeline import die_with_parent as d; d({}); print('on')"
+    code = (
+        "from selfimprove_pipeline.machine.lifeline import die_with_parent as d; d({}); print('on')"
+    )
     ended = subprocess.run(
         [sys.executable, "-c", code.format(os.getpid())], capture_output=True, text=True, check=True
     )

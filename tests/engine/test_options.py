@@ -11,11 +11,11 @@ import pytest
 import torch
 import transformers
 
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.recipe.sources import Chat
 from selfimprove_pipeline.engine import Completion, Engine, Request, vllm_engine
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.recipe.sampling import Inference
-from selfimprove_pipeline.recipe.sources import Chat
+from selfimprove_pipeline.method.rendering import Renderer
 from support.cli import MINIATURE
 
 M0: Final = MINIATURE / "m0"

@@ -8,19 +8,20 @@ from pathlib import Path
 import psutil
 import pytest
 
-from selfimprove_pipeline.artifacts import Answer, Manifest
+from selfimprove_pipeline.contract.errors import TryAgainError
+from selfimprove_pipeline.contract.keys import Target
+from selfimprove_pipeline.contract.manifests import Manifest
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.rows import Answer
 from selfimprove_pipeline.engine import Completion, Request, pool
-from selfimprove_pipeline.engine.jobs import Job
+from selfimprove_pipeline.engine.pool.jobs import Job
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.errors import TryAgainError
-from selfimprove_pipeline.recipe.sampling import Inference
-from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.run.shards import Share
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.workers.collect import Collector, Progress
-from selfimprove_pipeline.workers.shards import Share
 from selfimprove_pipeline.workers.tasks import Made, Rows, Task, as_they_are
-from selfimprove_pipeline.workers.wanted import Wanted, ready
+from selfimprove_pipeline.workers.tasks.collect import Collector, Progress
+from selfimprove_pipeline.workers.tasks.wanted import Wanted, ready
 from support.models import tiny_qwen2
 
 MAX_LENGTH = 256

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.artifacts import Answer, Prompt, Translation, lines
+from selfimprove_pipeline.contract.recipe.sampling import Inference
+from selfimprove_pipeline.contract.rows import Answer, Prompt, Translation, lines
 from selfimprove_pipeline.engine import Completion, Engine, Request, vllm_engine
-from selfimprove_pipeline.recipe.sampling import Inference
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.run.setting import Setting
+from selfimprove_pipeline.run.survey import survey
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
-from selfimprove_pipeline.workers.setting import Setting
-from selfimprove_pipeline.workers.survey import survey
 from support.models import tiny_qwen2
 from support.runs import run
 

@@ -28,7 +28,7 @@ class Watch(importlib.abc.MetaPathFinder):
 
 sys.meta_path.insert(0, Watch())
 from selfimprove_pipeline.engine import vllm_engine
-from selfimprove_pipeline.recipe.sampling import Inference
+from selfimprove_pipeline.contract.recipe.sampling import Inference
 
 is_invariant = sys.argv[1] == "invariant"
 if is_invariant:  # which processors cannot be

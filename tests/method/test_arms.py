@@ -13,17 +13,20 @@ from statistics import fmean
 
 import pytest
 
-from selfimprove_pipeline import evaluate, generate, languages, pair, prompts, translate
-from selfimprove_pipeline.artifacts import Answer, Evaluated, Pair, Translation, lines
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.recipe import Spec, Suite, resolve
+from selfimprove_pipeline.contract.rows import Answer, Evaluated, Pair, Translation, lines
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
-from selfimprove_pipeline.judge import load
-from selfimprove_pipeline.matching import is_match, normalized
-from selfimprove_pipeline.pair import Texts
-from selfimprove_pipeline.prompts import Parallel
-from selfimprove_pipeline.recipe import Spec, Suite, resolve
-from selfimprove_pipeline.translate import Direction
+from selfimprove_pipeline.inputs import prompts
+from selfimprove_pipeline.inputs.prompts import Parallel
+from selfimprove_pipeline.inputs.run_file.validation import load
+from selfimprove_pipeline.measuring.answers import evaluated, request
+from selfimprove_pipeline.method import generate, pair, translate
+from selfimprove_pipeline.method.pair import Texts
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.method.translate import Direction
+from selfimprove_pipeline.text import languages
+from selfimprove_pipeline.text.matching import is_match, normalized
 from support.cli import MINIATURE, REPOSITORY
 from support.training import Training, train_all
 
@@ -109,9 +112,9 @@ def judge(model: Path, spec: Spec) -> Judged:
     identify = languages.identifier(spec.languages.all())
     found: dict[str, list[Evaluated]] = {}
     for language, own in rows.items():
-        asked = (evaluate.request(row, language, SUITE, spec, renderer) for row in own)
+        asked = (request(row, language, SUITE, spec, renderer) for row in own)
         done = completed(engine, asked)
-        found[language] = [evaluate.evaluated(done[row.id], row, language, identify) for row in own]
+        found[language] = [evaluated(done[row.id], row, language, identify) for row in own]
     gold = {row.id: row.answer or "" for row in rows["en"]}
     return Judged(
         score={name: fmean(row.score or 0.0 for row in own) for name, own in found.items()},

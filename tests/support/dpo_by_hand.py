@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel
 
-from selfimprove_pipeline.artifacts import Pair
+from selfimprove_pipeline.contract.rows import Pair
 
 
 class Ids(NamedTuple):

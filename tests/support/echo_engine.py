@@ -13,10 +13,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline.engine import Completion, Request, child
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.engine.intake import take
-from selfimprove_pipeline.engine.jobs import Job
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.engine.pool import child
+from selfimprove_pipeline.engine.pool.jobs import Job
 
 COMMAND: Final = (sys.executable, __file__)
 WINDOW: Final = 4

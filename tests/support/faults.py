@@ -19,7 +19,7 @@ from typing import Final, Self
 
 import urllib3
 
-from selfimprove_operator import api
+from selfimprove_operator.api import status
 from support.cli import REPOSITORY
 from support.kube import JSON, Kube, Refusal, is_finished, is_live, kubectl, name_of, path_of
 
@@ -49,7 +49,7 @@ def evict(kube: Kube, pod: JSON) -> None:
 def drained(pod: JSON) -> Iterator[None]:
     """Drain the node of a pod of the pods of its run, and let it be used again at the end."""
     node, labels = pod["spec"]["nodeName"], pod["metadata"]["labels"]
-    mine = f"--pod-selector={api.LABEL_RUN_UID}={labels[api.LABEL_RUN_UID]}"
+    mine = f"--pod-selector={status.LABEL_RUN_UID}={labels[status.LABEL_RUN_UID]}"
     try:
         kubectl("drain", node, mine, "--delete-emptydir-data", "--timeout=120s")
         yield
@@ -127,7 +127,9 @@ class Witness:
         kube = Kube()
         while not self._stopped.is_set():
             try:
-                listing = kube.ask("GET", path_of(kind, self.namespace), labelSelector=api.SELECTOR)
+                listing = kube.ask(
+                    "GET", path_of(kind, self.namespace), labelSelector=status.SELECTOR
+                )
                 self._objects[kind] = {item["metadata"]["uid"]: item for item in listing["items"]}
                 self._judge(kind)
                 for event in kube.watch(
@@ -153,12 +155,13 @@ class Witness:
             self.launches |= {name_of(job) for job in found}
             live = [j for j in found if not is_finished(j)]
             self._note(
-                kind, [(j["metadata"]["labels"].get(api.LABEL_RUN, ""), name_of(j)) for j in live]
+                kind,
+                [(j["metadata"]["labels"].get(status.LABEL_RUN, ""), name_of(j)) for j in live],
             )
             return
         live = [pod for pod in found if is_live(pod)]
         labels = [pod["metadata"]["labels"] for pod in live]
-        self._note("launch with pods", {(at[api.LABEL_RUN], at[JOB]) for at in labels})
+        self._note("launch with pods", {(at[status.LABEL_RUN], at[JOB]) for at in labels})
         self._note(
             "pod",
             [

@@ -14,15 +14,16 @@ from typing import Any, Final, get_args
 
 import pytest
 
-from selfimprove_pipeline import devices, extensions, stages
-from selfimprove_pipeline.artifacts import (
-    MANIFEST,
+from selfimprove_pipeline.contract import keys as stage_keys
+from selfimprove_pipeline.contract.keys import Iteration, Target, Toolchain
+from selfimprove_pipeline.contract.manifests import MANIFEST, Manifest
+from selfimprove_pipeline.contract.recipe import SUITE_KINDS, Stage
+from selfimprove_pipeline.contract.rows import (
     Answer,
     Drop,
     Evaluated,
     GatedLanguage,
     Grade,
-    Manifest,
     Message,
     Pair,
     Prompt,
@@ -34,11 +35,11 @@ from selfimprove_pipeline.artifacts import (
     Verdict,
     lines,
 )
-from selfimprove_pipeline.recipe import SUITE_KINDS, Stage
-from selfimprove_pipeline.stages import Iteration, Target, Toolchain
+from selfimprove_pipeline.inputs.suites import packages
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
-from selfimprove_pipeline.workers.setting import Model, Setting
 from support.runs import run
 
 FILE: Final = Path(__file__).resolve().parents[1] / "data" / "keys.json"
@@ -137,7 +138,7 @@ def iterations() -> dict[str, Iteration]:
         model="m1",
         sft="sft",
         opponents={**m0.opponents, **answers},
-        earlier={stages.suite_part(first, tag): f"before {tag}" for tag in LANGUAGES},
+        earlier={stage_keys.suite_part(first, tag): f"before {tag}" for tag in LANGUAGES},
     )
     bare = dataclasses.replace(m0, suites={}, opponents={}, difficulties={}, references={})
     padded = run(**{**SPEC, **LORA}).spec
@@ -153,7 +154,7 @@ def iterations() -> dict[str, Iteration]:
 
 
 def _places(suite: str) -> tuple[str, ...]:
-    return (stages.TASKS,) if suite == "nlp" else LANGUAGES
+    return (stage_keys.TASKS,) if suite == "nlp" else LANGUAGES
 
 
 def keys() -> dict[str, dict[str, dict[str, str]]]:
@@ -161,11 +162,11 @@ def keys() -> dict[str, dict[str, dict[str, str]]]:
     found: dict[str, dict[str, dict[str, str]]] = {name: {} for name in subjects()}
     for name, one in iterations().items():
         made = [
-            target for stage in STAGES for target in stages.targets(stage, one, Digests()) or ()
+            target for stage in STAGES for target in stage_keys.targets(stage, one, Digests()) or ()
         ]
         for target in made:
             found[_subject(target)].setdefault(name, {})[target.part] = target.key
-        ahead = stages.ahead(one)
+        ahead = stage_keys.ahead(one)
         if ahead:
             found["translate ahead"][name] = {part: one.key for part, one in ahead.items()}
     return found
@@ -186,8 +187,8 @@ def inputs(folder: Path) -> dict[str, Any]:
     setting = Setting(BASE, store, repository, toolchain(), "vllm", folder / "cache")
     with pytest.MonkeyPatch.context() as patch:
         rows = {tag: (Prompt(id="1", prompt="Hello"),) for tag in LANGUAGES}
-        patch.setattr(extensions, "read", lambda *_: rows)
-        patch.setattr(extensions, "version", lambda kind: f"{kind} 1.0")
+        patch.setattr(packages, "read", lambda *_: rows)
+        patch.setattr(packages, "version", lambda kind: f"{kind} 1.0")
         one = setting.iteration(0, Model("s3://models/m0", "m0", ()))
     return {
         "prompts": dict(one.prompts),
@@ -205,7 +206,7 @@ def inputs(folder: Path) -> dict[str, Any]:
 
 
 def _of_places(values: Mapping[tuple[str, str], str | None]) -> dict[str, str | None]:
-    return {stages.suite_part(*place): value for place, value in values.items()}
+    return {stage_keys.suite_part(*place): value for place, value in values.items()}
 
 
 def _given() -> Iterator[tuple[str, bytes]]:

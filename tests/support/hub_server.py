@@ -116,7 +116,7 @@ def running(hub: Hub) -> Iterator[str]:
 
 
 def _main(name: str, commit: str, uri: str, port: str) -> None:
-    from selfimprove_pipeline.recipe import Storage  # noqa: PLC0415  in a pod alone
+    from selfimprove_pipeline.contract.recipe import Storage  # noqa: PLC0415  in a pod alone
     from selfimprove_pipeline.store import open_store  # noqa: PLC0415  likewise
 
     store = open_store(Storage(bucket="unused"), folder=None, environment=os.environ)

@@ -6,8 +6,8 @@ that Kubernetes 1.36 writes for exit codes, evictions and deletions.
 
 from typing import Any
 
-from selfimprove_operator import times
-from selfimprove_operator.cluster import Manifest
+from selfimprove_operator.api import times
+from selfimprove_operator.cluster.door import Manifest
 from support.memory_cluster import MemoryCluster
 
 TRACKING = "batch.kubernetes.io/job-tracking"

@@ -15,13 +15,13 @@ from typing import Any, Final, TypeVar
 import urllib3
 from kubernetes import config
 
-from selfimprove_operator import api
+from selfimprove_operator.api.status import GROUP, KIND, PLURAL, SELECTOR, VERSION
 
 JSON = dict[str, Any]
 T = TypeVar("T")
 
 PATHS: Final[Mapping[str, tuple[str, str]]] = {
-    api.KIND: (f"/apis/{api.GROUP}/{api.VERSION}", api.PLURAL),
+    KIND: (f"/apis/{GROUP}/{VERSION}", PLURAL),
     "Job": ("/apis/batch/v1", "jobs"),
     "JobSet": ("/apis/jobset.x-k8s.io/v1alpha2", "jobsets"),
     "Pod": ("/api/v1", "pods"),
@@ -153,7 +153,7 @@ class Kube:
                 "watch": "true",
                 "resourceVersion": version,
                 "timeoutSeconds": "300",
-                "labelSelector": api.SELECTOR,
+                "labelSelector": SELECTOR,
             },
             seconds=310,
         )

@@ -5,7 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from selfimprove_operator import api
+from selfimprove_operator.api.status import (
+    KIND,
+    LABEL_ITERATION,
+    LABEL_LAUNCH,
+    LABEL_RUN,
+    LABEL_UNIT,
+)
 from support.kube import (
     JSON,
     Kube,
@@ -32,7 +38,7 @@ class LiveRun:
     @property
     def body(self) -> JSON:
         """The run as the API server has it."""
-        found = self.kube.get(api.KIND, self.namespace, self.name)
+        found = self.kube.get(KIND, self.namespace, self.name)
         assert found is not None, f"expected the run {self.name}, found none"
         return found
 
@@ -44,7 +50,7 @@ class LiveRun:
     @property
     def selector(self) -> str:
         """The label selector of what the operator made for it."""
-        return f"{api.LABEL_RUN}={self.name}"
+        return f"{LABEL_RUN}={self.name}"
 
     @property
     def jobs(self) -> list[JSON]:
@@ -70,11 +76,11 @@ class LiveRun:
 
     def patch(self, **spec: Any) -> None:
         """Change fields of the spec."""
-        self.kube.patch(api.KIND, self.namespace, self.name, {"spec": spec})
+        self.kube.patch(KIND, self.namespace, self.name, {"spec": spec})
 
     def delete(self) -> None:
         """Delete the run as `kubectl delete` does."""
-        self.kube.delete(api.KIND, self.namespace, self.name)
+        self.kube.delete(KIND, self.namespace, self.name)
 
     def until(self, is_so: Callable[[JSON], object], *, within: float, what: str) -> JSON:
         """Wait until something is so of the status, and return the status."""
@@ -116,9 +122,9 @@ class LiveRun:
 
     def pods_at(self, unit: str, iteration: int) -> list[JSON]:
         """Return the pods of a unit, the latest launch first."""
-        labels = f"{api.LABEL_UNIT}={unit},{api.LABEL_ITERATION}={iteration}"
+        labels = f"{LABEL_UNIT}={unit},{LABEL_ITERATION}={iteration}"
         pods = self.kube.all("Pod", self.namespace, f"{self.selector},{labels}")
-        return sorted(pods, key=lambda p: -int(p["metadata"]["labels"][api.LABEL_LAUNCH]))
+        return sorted(pods, key=lambda p: -int(p["metadata"]["labels"][LABEL_LAUNCH]))
 
     @property
     def outcome(self) -> str | None:
@@ -135,7 +141,7 @@ class LiveRun:
     def until_gone(self, *, within: float) -> None:
         """Wait until the run is deleted."""
         eventually(
-            lambda: self.kube.get(api.KIND, self.namespace, self.name) is None,
+            lambda: self.kube.get(KIND, self.namespace, self.name) is None,
             within=within,
             what=f"{self.name} to be gone",
             otherwise=self.dump,

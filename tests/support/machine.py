@@ -9,16 +9,16 @@ import json
 from collections.abc import Callable
 from typing import Any, cast
 
-from selfimprove_operator import api
-from selfimprove_operator.actions import Facts, Tell
-from selfimprove_operator.cluster import Kind, Manifest
-from selfimprove_operator.drive import Observed
-from selfimprove_operator.errors import Unavailable
-from selfimprove_operator.index import Index, Key
-from selfimprove_operator.loop import Loop
-from selfimprove_operator.observed import Run
-from selfimprove_operator.settings import Settings
-from selfimprove_operator.snapshot import MultiNode
+from selfimprove_operator.api.settings import Settings
+from selfimprove_operator.api.status import KIND, LABEL_MANAGED_BY, Condition, Status
+from selfimprove_operator.cluster.door import Kind, Manifest
+from selfimprove_operator.cluster.errors import Unavailable
+from selfimprove_operator.decisions.actions import Facts, Tell
+from selfimprove_operator.decisions.drive import Observed
+from selfimprove_operator.decisions.observed import Run
+from selfimprove_operator.launches.snapshot import MultiNode
+from selfimprove_operator.process.loop import Loop
+from selfimprove_operator.watching.index import Index, Key
 from support.job_controller import JobController
 from support.memory_cluster import Call, MemoryCluster, no_fault
 
@@ -30,7 +30,7 @@ SETTINGS = Settings.model_validate_json(
     json.dumps({"pods": {"inference": IMAGES, "training": IMAGES, "light": IMAGES}})
 )
 KINDS: dict[str, tuple[Take, Take]] = {
-    api.KIND: (Index.put_run, Index.drop_run),
+    KIND: (Index.put_run, Index.drop_run),
     "Job": (Index.put_job, Index.drop_job),
     "Pod": (Index.put_pod, Index.drop_pod),
 }
@@ -52,7 +52,7 @@ class Told:
     def tell(self, run: Run, event: Tell) -> None:
         self.events.append(event)
 
-    def moved(self, before: api.Status, after: api.Status) -> None:
+    def moved(self, before: Status, after: Status) -> None:
         return
 
 
@@ -115,7 +115,7 @@ class Operator:
         return True
 
     def _take(self, change: str, body: Manifest) -> None:
-        if body["kind"] != api.KIND and api.LABEL_MANAGED_BY not in body["metadata"]["labels"]:
+        if body["kind"] != KIND and LABEL_MANAGED_BY not in body["metadata"]["labels"]:
             change = "DELETED"  # so the server tells it to a watch by label
         put, drop = KINDS[body["kind"]]
         key = (drop if change == "DELETED" else put)(self.index, body)
@@ -145,7 +145,7 @@ class Machine:
         """Create a run."""
         body = {
             "apiVersion": "selfimprove.dev/v1alpha1",
-            "kind": api.KIND,
+            "kind": KIND,
             "metadata": {"name": name, "namespace": NAMESPACE},
             "spec": spec,
         }
@@ -200,13 +200,13 @@ class Machine:
 
         self.cluster.fault = fault
 
-    def status(self, key: Key) -> api.Status:
+    def status(self, key: Key) -> Status:
         """Return the status as the API server has it."""
         body = self.cluster.get("SelfImproveRun", *key)
         assert body is not None
-        return api.Status.model_validate_json(json.dumps(body.get("status") or {}))
+        return Status.model_validate_json(json.dumps(body.get("status") or {}))
 
-    def condition(self, key: Key, kind: str) -> api.Condition:
+    def condition(self, key: Key, kind: str) -> Condition:
         """Return a condition of a run."""
         return next(c for c in self.status(key).conditions if c.type == kind)
 

@@ -15,13 +15,15 @@ from typing import Any, Final
 import yaml
 from typing_extensions import override
 
-from selfimprove_operator import jobs, network, settings, snapshot, units
-from selfimprove_operator.api import Launch
-from selfimprove_operator.blueprint import Blueprint
-from selfimprove_operator.pods import RUN_ANNOTATION
-from selfimprove_operator.snapshot import MultiNode, Owner, Snapshot
-from selfimprove_pipeline import document, judge, recipe
-from selfimprove_pipeline.recipe import Run
+from selfimprove_operator.api import settings
+from selfimprove_operator.api.status import Launch
+from selfimprove_operator.launches import jobs, network, snapshot, units
+from selfimprove_operator.launches.blueprint import Blueprint
+from selfimprove_operator.launches.pods import RUN_ANNOTATION
+from selfimprove_operator.launches.snapshot import MultiNode, Owner, Snapshot
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.recipe import Run
+from selfimprove_pipeline.inputs.run_file import document, validation
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "data" / "manifests"
 WRITE: Final = "SELFIMPROVE_WRITE_GOLDEN"
@@ -47,7 +49,7 @@ CASES: Final = tuple(LAUNCHES)
 def run(case: str) -> Run:
     """Return the run of a case, resolved."""
     content = (FOLDER / case / "run.yaml").read_bytes()
-    return recipe.resolve(judge.judge(document.parse(content, "run.yaml")))
+    return recipe.resolve(validation.judge(document.parse(content, "run.yaml")))
 
 
 @cache

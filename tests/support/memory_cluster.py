@@ -13,8 +13,16 @@ from typing import Any, Literal, NamedTuple, cast
 
 from typing_extensions import override
 
-from selfimprove_operator import api, times
-from selfimprove_operator.cluster import (
+from selfimprove_operator.api import times
+from selfimprove_operator.api.status import (
+    GROUP,
+    KIND,
+    LABEL_MANAGED_BY,
+    LABEL_RUN_UID,
+    PLURAL,
+    VERSION,
+)
+from selfimprove_operator.cluster.door import (
     ClusterApi,
     Created,
     JSONObject,
@@ -23,7 +31,7 @@ from selfimprove_operator.cluster import (
     Version,
     merge_patch,
 )
-from selfimprove_operator.errors import Conflict, Missing, NamespaceEnding, Refused
+from selfimprove_operator.cluster.errors import Conflict, Missing, NamespaceEnding, Refused
 
 Identity = tuple[Kind, str, str]
 
@@ -67,7 +75,7 @@ class MemoryCluster(ClusterApi):
         self.objects: dict[Identity, Manifest] = {}
         self.logs: dict[tuple[str, str], str] = {}
         self.ending_namespaces: set[str] = set()
-        self.served = {("batch/v1", "jobs"), (f"{api.GROUP}/{api.VERSION}", api.PLURAL)}
+        self.served = {("batch/v1", "jobs"), (f"{GROUP}/{VERSION}", PLURAL)}
         self._version = 100
         self._made = 0
 
@@ -97,7 +105,7 @@ class MemoryCluster(ClusterApi):
 
     @override
     async def patch_run(self, namespace: str, name: str, patch: JSONObject) -> Manifest:
-        return await self.patch(api.KIND, namespace, name, patch)
+        return await self.patch(KIND, namespace, name, patch)
 
     @override
     async def patch_status(
@@ -113,8 +121,8 @@ class MemoryCluster(ClusterApi):
             "metadata": {"resourceVersion": resource_version},
             "status": merge_patch(old, status),
         }
-        with self._call("patch-status", api.KIND, namespace, name):
-            return self._patch(_Write(api.KIND, namespace, name, is_status=True), patch)
+        with self._call("patch-status", KIND, namespace, name):
+            return self._patch(_Write(KIND, namespace, name, is_status=True), patch)
 
     @override
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
@@ -129,7 +137,7 @@ class MemoryCluster(ClusterApi):
             return {
                 metadata["uid"]: Version(namespace, name, metadata["resourceVersion"])
                 for namespace, name, metadata in self._metadata_of(kind)
-                if kind == api.KIND or metadata.get("labels", {}).get(api.LABEL_MANAGED_BY)
+                if kind == KIND or metadata.get("labels", {}).get(LABEL_MANAGED_BY)
             }
 
     @override
@@ -138,7 +146,7 @@ class MemoryCluster(ClusterApi):
             pods = [pod for pod in self.all("Pod") if pod["metadata"]["namespace"] == namespace]
             labels = [pod["metadata"].get("labels", {}) for pod in pods]
             mine = zip(pods, labels, strict=True)
-            return [pod for pod, label in mine if label.get(api.LABEL_RUN_UID) == run_uid]
+            return [pod for pod, label in mine if label.get(LABEL_RUN_UID) == run_uid]
 
     @override
     async def last_log_line(self, namespace: str, pod: str, limit_bytes: int) -> str | None:

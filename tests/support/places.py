@@ -12,7 +12,7 @@ from typing import Any, Final
 
 import yaml
 
-from selfimprove_pipeline import show
+from selfimprove_pipeline.run import status
 from selfimprove_pipeline.store.repository import Repository
 from support import benchmark_tasks
 from support.cli import MINIATURE, Cli
@@ -115,7 +115,7 @@ class Place:
         repository = self.repository(run)
         index = repository.read_index(run.namespace, run.name)
         assert index is not None, f"expected an index of {run.name}, found none"
-        return show.status(index, repository)
+        return status.status(index, repository)
 
     def rows(self, run: LiveRun, iteration: int, stage: str) -> dict[str, list[JSON]]:
         """Return the rows of a stage's artifacts by part, as they lie in the bucket."""

@@ -4,8 +4,8 @@ import copy
 import json
 from typing import Any
 
-from selfimprove_pipeline import recipe
-from selfimprove_pipeline.recipe import Run
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.recipe import Run
 
 FILE: dict[str, Any] = {
     "apiVersion": "selfimprove.dev/v1alpha1",

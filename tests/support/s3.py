@@ -26,7 +26,7 @@ from cryptography.x509.oid import NameOID
 from minio import Minio
 from typing_extensions import override
 
-from selfimprove_pipeline.recipe import Storage
+from selfimprove_pipeline.contract.recipe import Storage
 from selfimprove_pipeline.store.s3 import S3Store, connect
 
 

@@ -6,9 +6,17 @@ from typing import Any
 
 from typing_extensions import override
 
-from selfimprove_pipeline.artifacts import Evaluated
-from selfimprove_pipeline.report.making import Agreement, Artifact, Pairs, Step, Training, Work
-from selfimprove_pipeline.report.story import (
+from selfimprove_pipeline.contract.rows import Evaluated
+from selfimprove_pipeline.measuring.intervals import Difference, Interval, Rate
+from selfimprove_pipeline.report.story.making import (
+    Agreement,
+    Artifact,
+    Pairs,
+    Step,
+    Training,
+    Work,
+)
+from selfimprove_pipeline.report.story.story import (
     Change,
     Judged,
     Measured,
@@ -18,7 +26,6 @@ from selfimprove_pipeline.report.story import (
     SuiteStory,
     Verdicts,
 )
-from selfimprove_pipeline.statistics import Difference, Interval, Rate
 
 EVIL = (
     "<script>alert(1)</script>\n| a | `b` | **c** [d](javascript:e) ![f](https://g.example/h.png)"

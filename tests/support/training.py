@@ -18,8 +18,9 @@ import torch
 import transformers
 from pydantic import BaseModel, ConfigDict
 
-from selfimprove_pipeline.artifacts import File, Message, Pair, ReferenceLogps, lines, rows
-from selfimprove_pipeline.train.layout import Layout
+from selfimprove_pipeline.contract.manifests import File
+from selfimprove_pipeline.contract.rows import Message, Pair, ReferenceLogps, lines, rows
+from selfimprove_pipeline.train.model.layout import Layout
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
 
 END_OF_TURN: Final = FIRST_SPECIAL + CHATML_SPECIAL.index("<|im_end|>")

@@ -11,7 +11,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from selfimprove_pipeline.artifacts import Pair, ReferenceLogps
+from selfimprove_pipeline.contract.rows import Pair, ReferenceLogps
 from support.training import (
     SAMPLING,
     FolderVault,

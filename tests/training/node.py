@@ -10,8 +10,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from selfimprove_pipeline.train import launch
-from selfimprove_pipeline.train.nodes import nodes_of
+from selfimprove_pipeline.train.processes import launch
+from selfimprove_pipeline.train.processes.nodes import nodes_of
 
 
 def one_machine(folder: Path, processes: int) -> int:
@@ -25,16 +25,14 @@ def one_machine(folder: Path, processes: int) -> int:
 
 def one_rank(folder: Path, scratch: Path) -> None:
     """Train and commit as the training worker does."""
-    from selfimprove_pipeline.recipe import sources  # noqa: PLC0415  the launcher needs no torch
-    from selfimprove_pipeline.recipe.training import Training  # noqa: PLC0415
-    from selfimprove_pipeline.stages import Target  # noqa: PLC0415
+    from selfimprove_pipeline.contract.keys import Target  # noqa: PLC0415
+    from selfimprove_pipeline.contract.recipe import sources  # noqa: PLC0415  the launcher needs no torch
+    from selfimprove_pipeline.contract.recipe.training import Training  # noqa: PLC0415
+    from selfimprove_pipeline.run.survey import manifest_of  # noqa: PLC0415
     from selfimprove_pipeline.store.folder import FolderStore  # noqa: PLC0415
-    from selfimprove_pipeline.store.repository import (  # noqa: PLC0415
-        Repository,
-        is_model_payload,
-    )
-    from selfimprove_pipeline.train import ranks, stage  # noqa: PLC0415
-    from selfimprove_pipeline.workers.survey import manifest_of  # noqa: PLC0415
+    from selfimprove_pipeline.store.repository import Repository, is_model_payload  # noqa: PLC0415
+    from selfimprove_pipeline.train import stage  # noqa: PLC0415
+    from selfimprove_pipeline.train.processes import ranks  # noqa: PLC0415
     from selfimprove_pipeline.workers.training import StoreVault  # noqa: PLC0415
     from support.training import RECIPE  # noqa: PLC0415
 

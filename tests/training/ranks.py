@@ -28,14 +28,14 @@ from transformers import PreTrainedModel
 from transformers.models.qwen2.modeling_qwen2 import Qwen2Attention
 from typing_extensions import override
 
-from selfimprove_pipeline.artifacts import File
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.recipe import sources
-from selfimprove_pipeline.recipe import training as recipe
-from selfimprove_pipeline.train import ranks as own
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.manifests import File
+from selfimprove_pipeline.contract.recipe import sources
+from selfimprove_pipeline.contract.recipe import training as recipe
 from selfimprove_pipeline.train import stage
-from selfimprove_pipeline.train.checkpoints import OnStep
-from selfimprove_pipeline.train.pace import Clock
+from selfimprove_pipeline.train.loop.checkpoints import OnStep
+from selfimprove_pipeline.train.loop.pace import Clock
+from selfimprove_pipeline.train.processes import ranks as own
 from support.training import RECIPE, FolderVault, Training
 
 # DeepSpeed imports these when first used: once here instead of 6 s in every rank.

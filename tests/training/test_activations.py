@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
+from selfimprove_pipeline.contract.recipe import Training
 from selfimprove_pipeline.memory import shape, training
-from selfimprove_pipeline.recipe import Training
-from selfimprove_pipeline.train import activations
+from selfimprove_pipeline.train.model import activations
 from support.runs import run
 
 pytestmark = pytest.mark.training

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.training
 CHECK = Path(__file__).parents[2] / "benchmarks" / "gpu_check.py"
 DEAF = """
 import runpy, sys
-from selfimprove_pipeline.train import attention
+from selfimprove_pipeline.train.model import attention
 attend = attention._attend
 attention._attend = lambda *a, cu_seq_lens_q=None, **more: attend(*a, **more)
 sys.argv = sys.argv[1:]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline.train.launch import PARENT, Outcome, launch
+from selfimprove_pipeline.train.processes.launch import PARENT, Outcome, launch
 from support.training import training_environment
 
 pytestmark = pytest.mark.training
@@ -17,8 +17,8 @@ pytestmark = pytest.mark.training
 RANK = """
 import os, signal, sys
 from pathlib import Path
-from selfimprove_pipeline import errors
-from selfimprove_pipeline.train.launch import PARENT, worker
+from selfimprove_pipeline.contract import errors
+from selfimprove_pipeline.train.processes.launch import PARENT, worker
 
 folder, what = Path(sys.argv[1]), sys.argv[2]
 with worker():
@@ -70,7 +70,7 @@ def test_failing_rank_says_why(tmp_path: Path, what: str, code: int, line: str) 
 
 STARTER = """
 import sys
-from selfimprove_pipeline.train.launch import launch
+from selfimprove_pipeline.train.processes.launch import launch
 sys.exit(launch(sys.argv[1:], processes=1).code)
 """
 
@@ -91,7 +91,9 @@ def test_signal_ends_parent_and_ranks(tmp_path: Path, number: signal.Signals, co
     _wait_for_end(rank)
 
 
-ORPHAN = "from selfimprove_pipeline.train.launch import worker\nwith worker(): print('on')"
+ORPHAN = (
+    "from selfimprove_pipeline.train.processes.launch import worker\nwith worker(): print('on')"
+)
 
 
 @pytest.mark.parametrize(("parent", "code", "output"), [(0, 0, "on\n"), (1, -9, "")])

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline.artifacts import Manifest
-from selfimprove_pipeline.train.nodes import Nodes, nodes_of
+from selfimprove_pipeline.contract.manifests import Manifest
+from selfimprove_pipeline.train.processes.nodes import Nodes, nodes_of
 from support.cli import wait_for
 from support.training import some_pairs, tied_qwen2, training_environment, write_pairs
 
@@ -135,7 +135,7 @@ def test_a_machine_that_waits_for_the_first_one_ends_by_sigterm() -> None:
     environment = {**training_environment(), **environment_of(2, "127.0.0.1:9", number=1)}
     program = (
         "import os, signal, sys\n"
-        "from selfimprove_pipeline.train import launch, nodes\n"
+        "from selfimprove_pipeline.train.processes import launch, nodes\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))\n"
         "print('waits', flush=True)\n"
         "launch.launch([], processes=1, nodes=nodes.nodes_of(os.environ))\n"

@@ -7,7 +7,7 @@ from typing import Any, cast
 import pytest
 import torch
 
-from selfimprove_pipeline.artifacts import ReferenceLogps, rows
+from selfimprove_pipeline.contract.rows import ReferenceLogps, rows
 from support import dpo_by_hand
 from support.training import RECIPE, first_gradients, in_optimizer_order, metrics
 

@@ -9,9 +9,9 @@ import transformers
 from trl.trainer import dpo_trainer
 from trl.trainer.utils import add_fused_lm_head
 
-from selfimprove_pipeline.train import attention
-from selfimprove_pipeline.train import trainer as own
-from selfimprove_pipeline.train.batches import PackedCollator, PaddedCollator, logps
+from selfimprove_pipeline.train.data.batches import PackedCollator, PaddedCollator, logps
+from selfimprove_pipeline.train.loop import trainer as own
+from selfimprove_pipeline.train.model import attention
 from support import dpo_by_hand
 
 pytestmark = pytest.mark.training

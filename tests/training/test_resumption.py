@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from selfimprove_pipeline.artifacts import ReferenceLogps, rows
+from selfimprove_pipeline.contract.rows import ReferenceLogps, rows
 from support.training import metrics
 
 pytestmark = pytest.mark.training

@@ -11,11 +11,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoTokenizer, GenerationConfig
 
-from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.train import model_folder
-from selfimprove_pipeline.train.model_folder import Target, masters, save_full
-from selfimprove_pipeline.train.rows import NO_PAIRS, tokenize
+from selfimprove_pipeline.contract.recipe.sources import Chat
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.train.data.rows import NO_PAIRS, tokenize
+from selfimprove_pipeline.train.model import folder
+from selfimprove_pipeline.train.model.folder import Target, masters, save_full
 from support import dpo_by_hand
 from support.models import CHATML
 from support.training import END_OF_TURN, SAMPLING, metrics, tied_qwen2
@@ -123,7 +123,7 @@ def test_masters_are_saved_one_by_one(
         gathered.append(weakref.ref(memory))
         return torch.from_numpy(memory)
 
-    monkeypatch.setattr(model_folder, "safe_get_full_fp32_param", gather)
+    monkeypatch.setattr(folder, "safe_get_full_fp32_param", gather)
     trained = dpo_by_hand.load(model).to(dtype)  # type: ignore[arg-type]
     target = Target(tmp_path / "M1", dtype, (END_OF_TURN,))
     changed = save_full(model, masters(trained), start_dtype=dtype, target=target)

@@ -7,9 +7,9 @@ import pytest
 import torch
 import transformers
 
-from selfimprove_pipeline.train import configuration
-from selfimprove_pipeline.train.plan import Batches, Plan, global_batches, padded
-from selfimprove_pipeline.train.rows import TokenRow
+from selfimprove_pipeline.train.data.plan import Batches, Plan, global_batches, padded
+from selfimprove_pipeline.train.data.rows import TokenRow
+from selfimprove_pipeline.train.loop import configuration
 from support.runs import run
 
 pytestmark = pytest.mark.training

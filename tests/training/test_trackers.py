@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.train.loop import trackers
 
 
 @pytest.fixture

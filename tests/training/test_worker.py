@@ -4,15 +4,15 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.artifacts import Prompt, lines
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.rows import Prompt, lines
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.run.setting import Model, Setting
+from selfimprove_pipeline.run.survey import manifest_of, survey
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.train.checkpoints import resumable
-from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import manifest_of, survey
+from selfimprove_pipeline.train.loop.checkpoints import resumable
 from selfimprove_pipeline.workers.training import StoreVault, check
 from support.runs import run
 

@@ -16,7 +16,7 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from selfimprove_operator import settings
+from selfimprove_operator.api import settings
 from support.cli import REPOSITORY
 from support.control_plane import ControlPlane, missing, started
 

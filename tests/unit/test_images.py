@@ -16,8 +16,8 @@ import pytest
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
-from selfimprove_pipeline.recipe import Training
-from selfimprove_pipeline.train import trackers
+from selfimprove_pipeline.contract.recipe import Training
+from selfimprove_pipeline.train.loop import trackers
 from support import closures
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -32,8 +32,8 @@ TAKEN_BY = {
     f"{PIPELINE}.external.openai": ("inference",),
     f"{PIPELINE}.external.openai_judge": ("inference", "light"),
     f"{PIPELINE}.external.transformers_model": ("inference",),
-    f"{PIPELINE}.harness.folder": ("inference",),
-    f"{PIPELINE}.workers.benchmarks": ("inference",),
+    f"{PIPELINE}.measuring.lm_eval.folder": ("inference",),
+    f"{PIPELINE}.workers.tasks.lm_eval": ("inference",),
     f"{PIPELINE}.train.stage": ("training",),
     "sklearn": ("inference",),
     "sklearn.exceptions": ("inference",),

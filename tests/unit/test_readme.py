@@ -7,12 +7,14 @@ from typing import Any, Final
 import pytest
 import yaml
 
-from selfimprove_operator import jobs, settings, snapshot, units
-from selfimprove_operator.api import Launch, UnitName
-from selfimprove_operator.blueprint import Blueprint
-from selfimprove_operator.snapshot import Owner
-from selfimprove_pipeline import judge, recipe
-from selfimprove_pipeline.recipe import Run
+from selfimprove_operator.api import settings
+from selfimprove_operator.api.status import Launch, UnitName
+from selfimprove_operator.launches import jobs, snapshot, units
+from selfimprove_operator.launches.blueprint import Blueprint
+from selfimprove_operator.launches.snapshot import Owner
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.recipe import Run
+from selfimprove_pipeline.inputs.run_file import validation
 from support import manifests
 
 README: Final = (Path(__file__).resolve().parents[2] / "README.md").read_text()
@@ -23,7 +25,7 @@ def loaded(file: dict[str, Any], folder: Path) -> Run:
     """Return a run as `validate --cluster` judges it."""
     path = folder / "run.yaml"
     path.write_text(yaml.safe_dump(file))
-    return recipe.resolve(judge.load(path, for_cluster=True))
+    return recipe.resolve(validation.load(path, for_cluster=True))
 
 
 def on_a_cluster(folder: Path) -> Run:

@@ -5,12 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from selfimprove_pipeline import forecast, judge, recipe
-from selfimprove_pipeline.recipe import Run
-from selfimprove_pipeline.stages import Toolchain
+from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.keys import Toolchain
+from selfimprove_pipeline.contract.recipe import Run
+from selfimprove_pipeline.inputs.run_file import validation
+from selfimprove_pipeline.local import forecast
+from selfimprove_pipeline.run.setting import Setting
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
-from selfimprove_pipeline.workers.setting import Setting
 from support.run_files import RECIPES
 
 TOOLCHAIN = Toolchain(inference={}, light={}, training={}, translation={})
@@ -20,7 +22,7 @@ PER_ITERATION = 3
 def smaller(path: Path, *more: str) -> Run:
     """Return a recipe with few prompts and a model in the store."""
     settings = ["model.uri=s3://models/m0", f"prompts.perIteration={PER_ITERATION}", *more]
-    return recipe.resolve(judge.load(path, settings))
+    return recipe.resolve(validation.load(path, settings))
 
 
 def setting(path: Path, folder: Path, *more: str) -> Setting:
@@ -54,7 +56,7 @@ def test_there_are_seven_recipes() -> None:
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_a_recipe_is_good_for_a_cluster_and_keeps_the_profile(path: Path) -> None:
     """`validate --cluster` takes it, and the published values are the profile's own."""
-    spec = recipe.resolve(judge.load(path, for_cluster=True)).spec
+    spec = recipe.resolve(validation.load(path, for_cluster=True)).spec
 
     published = recipe.profiles.LIDR_PAPER
     assert (spec.profile, spec.iterations, spec.prompts.selection) == ("lidr-paper", 2, "same")
@@ -67,7 +69,7 @@ def test_a_recipe_is_good_for_a_cluster_and_keeps_the_profile(path: Path) -> Non
 def test_a_recipes_head_says_what_it_stands_for(path: Path) -> None:
     """Both checkpoints by their names, with the base and the languages that the file has."""
     head = [line for line in path.read_text().splitlines() if line.startswith("#")]
-    spec = judge.load(path).spec
+    spec = validation.load(path).spec
     base = spec.model.uri.rpartition("/")[2]
     languages = "_".join(spec.languages.all())
     for number, line in enumerate(head[1:3]):

@@ -9,9 +9,10 @@ from typing import Final
 
 import kopf
 
-from selfimprove_operator import handlers, logs, settings
-from selfimprove_operator.settings import Settings
-from selfimprove_pipeline.errors import InputError
+from selfimprove_operator.api import settings
+from selfimprove_operator.api.settings import Settings
+from selfimprove_operator.process import handlers, logs
+from selfimprove_pipeline.contract.errors import InputError
 
 SETTINGS: Final = "SELFIMPROVE_SETTINGS"
 DEFAULT: Final = "/etc/selfimprove/settings.yaml"

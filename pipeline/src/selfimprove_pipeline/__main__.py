@@ -15,12 +15,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.errors import SelfImproveError
-from selfimprove_pipeline.events import Emitter
-from selfimprove_pipeline.recipe import SUITE_KINDS
-from selfimprove_pipeline.stages import SFT
-from selfimprove_pipeline.train import launch
+from selfimprove_pipeline.contract.errors import SelfImproveError
+from selfimprove_pipeline.contract.keys import SFT
+from selfimprove_pipeline.contract.recipe import SUITE_KINDS
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.train.processes import launch
+from selfimprove_pipeline.workers.events import Emitter
 
 STOPPED: Final = 130
 TERMINATED: Final = 143
@@ -35,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
     signal.signal(signal.SIGTERM, _terminate)
     if arguments.command == "worker":
         return _worker(arguments)
-    from selfimprove_pipeline import commands  # noqa: PLC0415  after --help has been answered
+    from selfimprove_pipeline.cli import commands  # noqa: PLC0415  after --help has been answered
 
     try:
         commands.COMMANDS[arguments.command](arguments, Console())

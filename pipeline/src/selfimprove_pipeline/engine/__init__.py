@@ -2,8 +2,8 @@
 
 `Engine` has three implementations: `vllm_engine` (the only importer of vLLM), `transformers_engine`
 (greedy and sampled decoding on processors, for tests and tiny models), and `pool`, several of one
-of these, each in a process of its own. Prompts are token ids, made by `chat`, so that no engine
-renders or adds anything.
+of these, each in a process of its own. Prompts are token ids, made by `rendering`, so that no
+engine renders or adds anything.
 """
 
 import hashlib
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.contract.rows import FinishReason
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Such errors have no classes of their own: they come as ValueError, RuntimeError 
 import re
 from typing import Final
 
-from selfimprove_pipeline.errors import InputError, SelfImproveError, TryAgainError
+from selfimprove_pipeline.contract.errors import InputError, SelfImproveError, TryAgainError
 
 _LASTING: Final = re.compile(
     r"no kernel image is available|driver version is insufficient|driver on your system is too old"

@@ -16,7 +16,7 @@ import torch
 import transformers
 from tokenizers.decoders import DecodeStream
 
-from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.contract.rows import FinishReason
 from selfimprove_pipeline.engine import Completion, Request
 from selfimprove_pipeline.engine.batches import BATCH_SIZE, batches
 

@@ -18,11 +18,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.recipe.sampling import Inference
 from selfimprove_pipeline.engine import Completion, Request, faults, vllm_outputs
 from selfimprove_pipeline.engine.intake import take
 from selfimprove_pipeline.engine.options import by_context
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.recipe.sampling import Inference
 
 if TYPE_CHECKING:
     from vllm import RequestOutput, SamplingParams

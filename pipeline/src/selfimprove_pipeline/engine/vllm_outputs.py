@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, cast, get_args
 
-from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.contract.rows import FinishReason
 from selfimprove_pipeline.engine import Completion, Request
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ collective operation, never. Neighbours: `vllm_engine` names the class below; `l
 
 import multiprocessing
 
-from selfimprove_pipeline.lifeline import die_with_parent
+from selfimprove_pipeline.machine.lifeline import die_with_parent
 
 
 class Tied:

@@ -1,7 +1,7 @@
 """Models beside the run's own: a translator for the translate stage, a judge for the suites.
 
 `Translator` is to texts what `engine.Engine` is to token ids, and has two implementations:
-`openai` and `transformers_model`. `openai_judge` answers the questions of `verdicts`; it and
+`openai` and `transformers_model`. `openai_judge` answers the questions of `contests`; it and
 `openai` ask by `endpoint`, the only importer of the openai package. All are imported when a recipe
 asks for one; `versions` has what keys need of a translator, without. What they yield is parsed and
 kept like the model's own.
@@ -11,13 +11,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
+from selfimprove_pipeline.contract.recipe import Judge, Spec
+from selfimprove_pipeline.contract.recipe.evaluation import JudgeBudget
+from selfimprove_pipeline.contract.recipe.sampling import External
 from selfimprove_pipeline.engine import Completion
 from selfimprove_pipeline.external.versions import fingerprint
-from selfimprove_pipeline.questions import Opinion, Question
-from selfimprove_pipeline.recipe import Judge, Spec
-from selfimprove_pipeline.recipe.evaluation import JudgeBudget
-from selfimprove_pipeline.recipe.sampling import External
-from selfimprove_pipeline.translate import Direction, Passage
+from selfimprove_pipeline.measuring.judged.questions import Opinion, Question
+from selfimprove_pipeline.method.translate import Direction, Passage
 
 __all__ = ["Questioned", "Spent", "Translator", "fingerprint", "judge", "translator"]
 

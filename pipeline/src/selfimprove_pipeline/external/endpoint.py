@@ -18,8 +18,8 @@ import openai
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from openai.types.chat.chat_completion import Choice
 
-from selfimprove_pipeline.artifacts import FinishReason, Message
-from selfimprove_pipeline.errors import InputError, SelfImproveError, TryAgainError
+from selfimprove_pipeline.contract.errors import InputError, SelfImproveError, TryAgainError
+from selfimprove_pipeline.contract.rows import FinishReason, Message
 
 RETRIES: Final = 6
 """Retries of one request, by the client: half a second, doubled up to eight, or Retry-After."""

@@ -19,7 +19,7 @@ from selfimprove_pipeline.external.endpoint import (
     Place,
     in_window,
 )
-from selfimprove_pipeline.translate import CLOSING_TAG, PREFILL, Passage
+from selfimprove_pipeline.method.translate import CLOSING_TAG, PREFILL, Passage
 
 CONCURRENCY: Final = 8
 

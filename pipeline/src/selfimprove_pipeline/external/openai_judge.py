@@ -1,14 +1,15 @@
-"""The judge of the recipe: it answers the questions of `verdicts`, within its budget.
+"""The judge of the recipe: it answers the questions of `contests`, within its budget.
 
 It takes an engine's place when the engine has ended. Its key comes from the environment, and its
-budget counts what earlier processes have spent, which `workers.judging` knows.
+budget counts what earlier processes have spent, which `tasks.judge` knows.
 """
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.recipe import Judge, Spec
 from selfimprove_pipeline.external import Spent
 from selfimprove_pipeline.external.endpoint import (
     KEY,
@@ -20,8 +21,7 @@ from selfimprove_pipeline.external.endpoint import (
     Place,
     in_window,
 )
-from selfimprove_pipeline.questions import Opinion, Question
-from selfimprove_pipeline.recipe import Judge, Spec
+from selfimprove_pipeline.measuring.judged.questions import Opinion, Question
 
 OWN_KEY: Final = "SELFIMPROVE_JUDGE_OPENAI_API_KEY"
 """Environment variable with the judge's key where it is not that of the translator."""

@@ -19,11 +19,11 @@ import torch
 import transformers
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from selfimprove_pipeline import languages
-from selfimprove_pipeline.artifacts import FinishReason
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.rows import FinishReason
 from selfimprove_pipeline.engine import Completion
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.translate import CLOSING_TAG, Direction, Passage
+from selfimprove_pipeline.method.translate import CLOSING_TAG, Direction, Passage
+from selfimprove_pipeline.text import languages
 
 BATCH: Final = 16
 

@@ -9,8 +9,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline.artifacts import digest_of
-from selfimprove_pipeline.recipe.sampling import External
+from selfimprove_pipeline.contract.manifests import digest_of
+from selfimprove_pipeline.contract.recipe.sampling import External
 from selfimprove_pipeline.store.files import files_in, in_parallel, sha256_of
 from selfimprove_pipeline.store.repository import is_model_payload
 

@@ -9,10 +9,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from selfimprove_pipeline.contract.recipe import Spec, Training
 from selfimprove_pipeline.memory import gpus, inference, training
 from selfimprove_pipeline.memory.shape import ModelShape
 from selfimprove_pipeline.memory.training import GIB
-from selfimprove_pipeline.recipe import Spec, Training
 
 MOST_GPUS: Final = 512
 VENDORS: Final = ("nvidia.com/gpu", "amd.com/gpu")

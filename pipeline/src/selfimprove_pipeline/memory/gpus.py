@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Final
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.contract.errors import InputError
 
 
 @dataclass(frozen=True)

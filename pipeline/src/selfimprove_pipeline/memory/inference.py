@@ -7,8 +7,8 @@ its cache; it does not start where one row of `maxModelLen` tokens has no room (
 from dataclasses import dataclass
 from typing import Final
 
+from selfimprove_pipeline.contract.recipe import Spec
 from selfimprove_pipeline.memory.shape import BYTES, ModelShape
-from selfimprove_pipeline.recipe import Spec
 
 WORKING: Final = 2 * 2**30
 """What the engine's own buffers and the context take of a device: an estimate."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.contract.errors import InputError
 
 BYTES: Final[Mapping[str, int]] = {"float32": 4, "bfloat16": 2, "float16": 2}
 """Bytes of a weight by the name of its type."""

@@ -11,8 +11,8 @@ fp32 beside the one in the weights' type.
 from dataclasses import dataclass
 from typing import Final
 
+from selfimprove_pipeline.contract.recipe import Training
 from selfimprove_pipeline.memory.shape import BYTES, ModelShape
-from selfimprove_pipeline.recipe import Training
 
 GIB: Final = 2**30
 TILE_TOKENS, TILE_WORDS = 4096, 32_768

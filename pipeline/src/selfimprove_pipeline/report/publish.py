@@ -1,8 +1,9 @@
 """The report of a run, laid beside its index in the bucket, where a cluster's user finds it."""
 
-from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.report import gather, markdown, page, records, run_records
-from selfimprove_pipeline.report.story import Story
+from selfimprove_pipeline.contract import manifests
+from selfimprove_pipeline.report.forms import markdown, page, records, run_records
+from selfimprove_pipeline.report.story import gather
+from selfimprove_pipeline.report.story.story import Story
 from selfimprove_pipeline.store.repository import Repository
 
 
@@ -27,5 +28,5 @@ def publish(repository: Repository, namespace: str | None, name: str) -> dict[st
     for ending, text in pages(story).items():
         uri = f"{folder}report/{name}.{ending}"
         repository.store.write(uri, text.encode())
-        digests[uri] = artifacts.digest(text)
+        digests[uri] = manifests.digest(text)
     return digests

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe import Storage
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.recipe import Storage
 
 
 @dataclass(frozen=True, kw_only=True)

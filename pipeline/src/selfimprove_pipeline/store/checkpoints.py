@@ -6,8 +6,9 @@ training pod that was killed takes up the latest; `Repository` deletes them with
 
 from pathlib import Path
 
-from selfimprove_pipeline.artifacts import MANIFEST, File, Row
-from selfimprove_pipeline.errors import ArtifactError
+from selfimprove_pipeline.contract.errors import ArtifactError
+from selfimprove_pipeline.contract.manifests import MANIFEST, File
+from selfimprove_pipeline.contract.rows import Row
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.files import files_in, in_parallel, sha256_of
 

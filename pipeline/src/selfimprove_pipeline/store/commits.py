@@ -17,8 +17,9 @@ which readers refuse by its sha256. `repository` is the only user.
 import secrets
 from collections.abc import Callable
 
-from selfimprove_pipeline.artifacts import MANIFEST, Manifest, Row
-from selfimprove_pipeline.errors import ArtifactError, InputError
+from selfimprove_pipeline.contract.errors import ArtifactError, InputError
+from selfimprove_pipeline.contract.manifests import MANIFEST, Manifest
+from selfimprove_pipeline.contract.rows import Row
 from selfimprove_pipeline.store import Store
 from selfimprove_pipeline.store.files import in_parallel, remove_abandoned, remove_empty
 from selfimprove_pipeline.store.models import WORK

@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
-from selfimprove_pipeline.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
 
 PARTIAL = ".partial-"
 """Begins the name of a file that is still being written; no listing shows one."""

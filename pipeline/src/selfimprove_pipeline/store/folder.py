@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.store import Entry
 from selfimprove_pipeline.store.files import PARTIAL, create, explained, replacing
 from selfimprove_pipeline.store.uris import path_under

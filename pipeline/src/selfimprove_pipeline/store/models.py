@@ -15,7 +15,8 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from selfimprove_pipeline.artifacts import (
+from selfimprove_pipeline.contract.errors import ArtifactError, InputError
+from selfimprove_pipeline.contract.manifests import (
     MANIFEST,
     TOKENIZER_FILES,
     File,
@@ -23,7 +24,6 @@ from selfimprove_pipeline.artifacts import (
     digest_of,
     payload_digest,
 )
-from selfimprove_pipeline.errors import ArtifactError, InputError
 from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.digests import Digests, identity
 from selfimprove_pipeline.store.files import (

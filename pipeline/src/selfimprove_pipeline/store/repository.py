@@ -11,24 +11,21 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Final
 
-from selfimprove_pipeline.artifacts import (
+from selfimprove_pipeline.contract.errors import ArtifactError, InputError
+from selfimprove_pipeline.contract.manifests import (
     CONTRACT,
     INDEX,
     MANIFEST,
     File,
     Index,
     Manifest,
-    Row,
-    RowT,
     artifact_prefix,
     index_uri,
-    lines,
     payload_digest,
-    rows,
     run_prefix,
     runs_prefix,
 )
-from selfimprove_pipeline.errors import ArtifactError, InputError
+from selfimprove_pipeline.contract.rows import Row, RowT, lines, rows
 from selfimprove_pipeline.store import Entry, Store
 from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.commits import Commit

@@ -7,7 +7,7 @@ means different objects to a bucket and to a folder, so neither store takes one.
 
 from pathlib import Path, PurePosixPath
 
-from selfimprove_pipeline.errors import InputError
+from selfimprove_pipeline.contract.errors import InputError
 
 _S3 = "s3://"
 _FILE = "file://"

@@ -3,7 +3,7 @@
 `run` is called on every rank; under torchrun the ranks find each other by its environment, and
 without it there is one rank. Rank 0 writes the model, has a meaningful report, and with the
 first rank of each other machine talks to the vault. The parts are `rows`, `plan`, `trainer`,
-`checkpoints` and `model_folder`.
+`checkpoints` and `folder`.
 """
 
 import json
@@ -20,28 +20,39 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from transformers.utils.logging import disable_progress_bar
 from trl.trainer.dpo_config import DPOConfig
 
-from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe.sources import Chat
-from selfimprove_pipeline.recipe.training import Training
-from selfimprove_pipeline.train import checkpoints, model_folder, ranks, trackers
-from selfimprove_pipeline.train import configuration as config
-from selfimprove_pipeline.train.activations import recomputes
-from selfimprove_pipeline.train.card import model_card
-from selfimprove_pipeline.train.checkpoints import OnStep, Vault
-from selfimprove_pipeline.train.layout import Layout, packable
-from selfimprove_pipeline.train.objective import Objective, PreferenceObjective, SftObjective
-from selfimprove_pipeline.train.pace import Clock, Pace
-from selfimprove_pipeline.train.plan import Batches, Plan, global_batches, packed, padded
-from selfimprove_pipeline.train.rows import NO_PAIRS, Rows, TokenRow, tokenize
-from selfimprove_pipeline.train.trainer import (
+from selfimprove_pipeline.contract import rows as row_files
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.recipe.sources import Chat
+from selfimprove_pipeline.contract.recipe.training import Training
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.train.data.plan import Batches, Plan, global_batches, packed, padded
+from selfimprove_pipeline.train.data.rows import NO_PAIRS, Rows, TokenRow, tokenize
+from selfimprove_pipeline.train.loop import checkpoints, trackers
+from selfimprove_pipeline.train.loop import configuration as config
+from selfimprove_pipeline.train.loop.checkpoints import OnStep, Vault
+from selfimprove_pipeline.train.loop.objective import Objective, PreferenceObjective, SftObjective
+from selfimprove_pipeline.train.loop.pace import Clock, Pace
+from selfimprove_pipeline.train.loop.trainer import (
     PairTrainer,
     References,
     Skeleton,
     Work,
     skeleton_of,
 )
+from selfimprove_pipeline.train.model.activations import recomputes
+from selfimprove_pipeline.train.model.card import model_card
+from selfimprove_pipeline.train.model.folder import (
+    Changed,
+    Masters,
+    Target,
+    copy_tokenizer,
+    masters,
+    open_to_readers,
+    save_full,
+    save_merged,
+)
+from selfimprove_pipeline.train.model.layout import Layout, packable
+from selfimprove_pipeline.train.processes import ranks
 
 METRICS = "metrics.jsonl"
 MOST_APART: Final = {"bf16": 0.02, "fp32": 1e-4}
@@ -58,7 +69,7 @@ class Job(BaseModel):
     model: Path
     """model is the folder of M_t."""
     pairs: Path
-    """pairs is a JSONL file of `artifacts.Pair`."""
+    """pairs is a JSONL file of `rows.Pair`."""
     output: Path
     """output is the folder of M_(t+1); it must be empty."""
     scratch: Path
@@ -72,7 +83,7 @@ class Job(BaseModel):
 
 
 class Report(BaseModel):
-    """How a training went, in the terms of `artifacts.Manifest`."""
+    """How a training went, in the terms of `manifests.Manifest`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -172,7 +183,7 @@ def run(
 
 
 def _prepare(job: Job) -> _Setting:
-    pairs = artifacts.rows(artifacts.Pair, job.pairs.read_bytes())
+    pairs = row_files.rows(row_files.Pair, job.pairs.read_bytes())
     renderer = Renderer(job.model, job.chat)
     rows = tokenize(pairs, renderer, max_length=job.training.max_length)
     if not pairs:
@@ -303,7 +314,7 @@ def _history(trainer: PairTrainer) -> list[dict[str, float]]:
 
 def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str, float]:
     """Write the model folder on the first rank; return the shares of changed weights."""
-    weights = model_folder.masters(trainer.policy)
+    weights = masters(trainer.policy)
     shares = {}
     # From here on from_pretrained means whole weights, not ZeRO-3 parts: for the first rank now,
     # for all when another training follows in this process.
@@ -313,14 +324,14 @@ def _write(setting: _Setting, trainer: PairTrainer, report: Report) -> dict[str,
     else:
         shares = _write_model(setting, weights).shares()
         _write_beside(setting, trainer, report)
-        model_folder.open_to_readers(setting.job.output)
+        open_to_readers(setting.job.output)
     ranks.meet()
     return shares
 
 
-def _write_model(setting: _Setting, weights: model_folder.Masters) -> model_folder.Changed:
+def _write_model(setting: _Setting, weights: Masters) -> Changed:
     job, training = setting.job, setting.job.training
-    target = model_folder.Target(
+    target = Target(
         folder=job.output,
         dtype=config.DTYPES[training.save_dtype],
         end_of_turn_ids=setting.renderer.end_of_turn_ids,
@@ -328,14 +339,14 @@ def _write_model(setting: _Setting, weights: model_folder.Masters) -> model_fold
     job.output.mkdir(parents=True, exist_ok=True)
     lora = config.lora_config(training)
     if lora is not None:
-        return model_folder.save_merged(job.model, weights, lora=lora, target=target)
+        return save_merged(job.model, weights, lora=lora, target=target)
     compute = config.compute_dtype(training) if training.zero_stage else torch.float32
-    return model_folder.save_full(job.model, weights, start_dtype=compute, target=target)
+    return save_full(job.model, weights, start_dtype=compute, target=target)
 
 
 def _write_beside(setting: _Setting, trainer: PairTrainer, report: Report) -> None:
     job = setting.job
-    model_folder.copy_tokenizer(job.model, job.output, template=job.chat.template)
+    copy_tokenizer(job.model, job.output, template=job.chat.template)
     columns = _columns(setting.objective)
     lines = [json.dumps({name: row[name] for name in columns}) for row in _history(trainer)]
     (job.output / METRICS).write_text("".join(f"{line}\n" for line in lines))

@@ -7,11 +7,12 @@ so that one correction is enough.
 import secrets
 from collections.abc import Callable
 
-from selfimprove_pipeline import artifacts, prompts
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.train import trackers
-from selfimprove_pipeline.workers import model_files, sizing
-from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.contract import manifests
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.inputs import prompts
+from selfimprove_pipeline.run import model_files, sizing
+from selfimprove_pipeline.run.setting import Setting
+from selfimprove_pipeline.train.loop import trackers
 
 CONTENT = b"selfimprove\n"
 
@@ -76,10 +77,10 @@ def _memory(setting: Setting) -> str:
 def _prompts(setting: Setting) -> str:
     setting.check_prompts()
     found = {language: prompts.suite_digest(rows) for language, rows in setting.prompts.items()}
-    return artifacts.digest_of(found)
+    return manifests.digest_of(found)
 
 
 def _suites(setting: Setting) -> str:
     _ = setting.references
     digests = {".".join(name): digest for name, digest in setting.suite_digests.items()}
-    return artifacts.digest_of(digests)
+    return manifests.digest_of(digests)

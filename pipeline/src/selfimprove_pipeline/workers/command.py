@@ -11,28 +11,29 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
-from selfimprove_pipeline import artifacts, devices, ledger, local, machine, outcome, pod, show
-from selfimprove_pipeline.errors import InputError, SelfImproveError
-from selfimprove_pipeline.events import Emitter
-from selfimprove_pipeline.outcome import Outcome
-from selfimprove_pipeline.recipe import Stage
+from selfimprove_pipeline.contract import manifests
+from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
+from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.machine import devices
 from selfimprove_pipeline.report import publish
-from selfimprove_pipeline.train import nodes
+from selfimprove_pipeline.run import ledger, numbers, opening, overlaps, sizing, status, survey
+from selfimprove_pipeline.run.numbers import Outcome
+from selfimprove_pipeline.run.setting import Model, Setting
+from selfimprove_pipeline.run.survey import Survey, are_finished
+from selfimprove_pipeline.train.processes import nodes
 from selfimprove_pipeline.workers import (
     check,
     delete,
     engines,
     inference,
-    light,
-    overlaps,
+    pairing,
+    pod,
     rank_processes,
-    sizing,
     training,
 )
-from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import Survey, are_finished
+from selfimprove_pipeline.workers.events import Emitter
 
-STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(local.WORKERS)
+STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(survey.WORKERS)
 """Stages of the workers of an iteration."""
 
 WARNING_CHARACTERS: Final = 300
@@ -60,7 +61,7 @@ def run(arguments: Namespace, emitter: Emitter) -> int:
 
 def rank(arguments: Namespace, emitter: Emitter) -> None:
     """Train as one rank of several."""
-    setting = _equipped(machine.setting_of(arguments), arguments)
+    setting = _equipped(opening.setting_of(arguments), arguments)
     model = ledger.model_at(setting, arguments.iteration)
     training.work(setting, arguments.iteration, model, arguments.scratch, emitter.progress)
 
@@ -69,12 +70,12 @@ def _work(arguments: Namespace, emitter: Emitter) -> Outcome | None:
     """Return what a worker came to; None for one that nobody but the local runner watches."""
     match arguments.worker:
         case "check":
-            return _check(machine.setting_of(arguments), arguments.iteration, emitter)
+            return _check(opening.setting_of(arguments), arguments.iteration, emitter)
         case "report":
-            return _report(machine.setting_of(arguments), arguments.iteration)
+            return _report(opening.setting_of(arguments), arguments.iteration)
         case "delete":
             return _delete(arguments, emitter)
-    setting = machine.setting_of(arguments, only_measures=arguments.only_evaluate)
+    setting = opening.setting_of(arguments, only_measures=arguments.only_evaluate)
     setting = _equipped(setting, arguments)
     if not pod.is_here():
         _stages(arguments, setting, emitter)
@@ -103,7 +104,7 @@ def _in_pod(arguments: Namespace, setting: Setting, emitter: Emitter) -> Outcome
         pod.note(setting, index, model)
         _stages(arguments, setting, emitter)
         found = _noted(setting, index, model, names)
-    local.expect_finished(found, names, f"the {arguments.worker} worker of iteration {index}")
+    survey.expect_finished(found, names, f"the {arguments.worker} worker of iteration {index}")
     return pod.outcome_of(setting, index, model, found, names)
 
 
@@ -130,7 +131,7 @@ def _stages(arguments: Namespace, setting: Setting, emitter: Emitter) -> None:
             start = engines.starter(setting)
             inference.work(setting, index, model, start, emitter.progress, names=names)
         case "light":
-            light.work(setting, index, model, emitter.progress, names=names)
+            pairing.work(setting, index, model, emitter.progress, names=names)
         case "training":
             training.check(setting, index, model)
             rank_processes.run(setting)
@@ -163,7 +164,7 @@ def _check(setting: Setting, index: int, emitter: Emitter) -> Outcome:
     for line in sizing.lines(setting, shape, sizing.place_of(setting)):
         emitter.emit("memory", message=line)
     totals = {"warning": warnings[0][:WARNING_CHARACTERS]} if warnings else {}
-    return Outcome(digest=artifacts.digest_of(found), iteration=index, totals=totals)
+    return Outcome(digest=manifests.digest_of(found), iteration=index, totals=totals)
 
 
 def _report(setting: Setting, index: int) -> Outcome:
@@ -176,22 +177,22 @@ def _report(setting: Setting, index: int) -> Outcome:
     digests = publish.publish(setting.repository, metadata.namespace, metadata.name)
     entries = {entry.index: entry for entry in noted.iterations}
     found = {
-        name: show.manifests_of(name, entries[index], setting.repository)
-        for name in show.NAMES
+        name: status.manifests_of(name, entries[index], setting.repository)
+        for name in status.NAMES
         if index in entries
     }
-    languages = tuple(outcome.by_language(setting.spec, found))
+    languages = tuple(numbers.by_language(setting.spec, found))
     return Outcome(
-        artifacts.digest_of(digests),
+        manifests.digest_of(digests),
         index,
         model=model.digest,
-        totals=outcome.stopped(noted.stop),
+        totals=numbers.stopped(noted.stop),
         languages=languages,
     )
 
 
 def _delete(arguments: Namespace, emitter: Emitter) -> Outcome:
-    repository, metadata = machine.place_of(arguments)
+    repository, metadata = opening.place_of(arguments)
 
     def tell(stage: str, key: str, objects: int) -> None:
         emitter.emit("removed", stage=stage, key=key, objects=objects)

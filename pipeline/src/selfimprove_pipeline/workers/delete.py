@@ -7,8 +7,8 @@ the indexes of the others are read first, and what one of them names stays.
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from selfimprove_pipeline import artifacts
-from selfimprove_pipeline.artifacts import MANIFEST, Index
+from selfimprove_pipeline.contract import manifests
+from selfimprove_pipeline.contract.manifests import MANIFEST, Index
 from selfimprove_pipeline.store.files import remove_empty
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.store.uris import folder_uri
@@ -28,7 +28,7 @@ class Removed:
     @property
     def digest(self) -> str:
         """A digest of the keys that are gone."""
-        return artifacts.digest([list(key) for key in self.keys])
+        return manifests.digest([list(key) for key in self.keys])
 
 
 def work(

@@ -4,14 +4,14 @@ import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.recipe.sampling import Inference
 from selfimprove_pipeline.engine import Engine, pool
-from selfimprove_pipeline.engine.groups import groups
-from selfimprove_pipeline.engine.jobs import Job
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.recipe.sampling import Inference
-from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.engine.pool.groups import groups
+from selfimprove_pipeline.engine.pool.jobs import Job
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.run.setting import Setting
 
 
 def starter(setting: Setting) -> Callable[[Path, Renderer], Engine]:

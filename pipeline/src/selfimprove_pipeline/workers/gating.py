@@ -3,13 +3,15 @@
 It needs no engine. The process that has evaluated a model decides, before it generates.
 """
 
-from selfimprove_pipeline import artifacts, gates, stages
-from selfimprove_pipeline.artifacts import Evaluated, Manifest
-from selfimprove_pipeline.errors import SelfImproveError
-from selfimprove_pipeline.gates import Answers
-from selfimprove_pipeline.stages import Target
-from selfimprove_pipeline.workers.setting import Setting
-from selfimprove_pipeline.workers.survey import Survey, manifest_of
+from selfimprove_pipeline.contract import keys
+from selfimprove_pipeline.contract.errors import SelfImproveError
+from selfimprove_pipeline.contract.keys import Target
+from selfimprove_pipeline.contract.manifests import Manifest
+from selfimprove_pipeline.contract.rows import Evaluated, lines
+from selfimprove_pipeline.measuring import gates
+from selfimprove_pipeline.measuring.gates import Answers
+from selfimprove_pipeline.run.setting import Setting
+from selfimprove_pipeline.run.survey import Survey, manifest_of
 
 LANGUAGES = "languages.jsonl"
 
@@ -29,7 +31,7 @@ def _decided(
     parts = {
         language: part
         for language in spec.languages.all()
-        if f"now/{(part := stages.suite_part(suite.name, language))}" in target.inputs
+        if f"now/{(part := keys.suite_part(suite.name, language))}" in target.inputs
     }
     if any(earlier[part].digest != target.inputs[f"before/{part}"] for part in parts.values()):
         message = f"the evaluation of M{index - 1} changed meanwhile; run again"
@@ -45,7 +47,7 @@ def _decided(
         counts=gates.counts(rows, spec),
         measures=gates.measures(rows, spec),
     )
-    return manifest, {LANGUAGES: artifacts.lines(rows)}
+    return manifest, {LANGUAGES: lines(rows)}
 
 
 def _answers(setting: Setting, manifest: Manifest) -> Answers:

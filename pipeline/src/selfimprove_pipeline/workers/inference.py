@@ -10,27 +10,24 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final, cast
 
-from selfimprove_pipeline import evaluate, external, generate, stages
-from selfimprove_pipeline.artifacts import (
-    Answer,
-    Evaluated,
-    Grade,
-    Prompt,
-    Reply,
-    Verdict,
-)
-from selfimprove_pipeline.chat import Renderer
+from selfimprove_pipeline import external
+from selfimprove_pipeline.contract import keys
+from selfimprove_pipeline.contract.keys import Target
+from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.rows import Answer, Evaluated, Grade, Prompt, Reply, Verdict
 from selfimprove_pipeline.engine import Completion, Engine
-from selfimprove_pipeline.recipe import Stage
-from selfimprove_pipeline.stages import Target
-from selfimprove_pipeline.workers import gating, judging, translating
-from selfimprove_pipeline.workers.bench import Bench
-from selfimprove_pipeline.workers.collect import Collector, Completer, OnProgress
-from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.shards import Share
-from selfimprove_pipeline.workers.survey import INFERENCE, Survey, are_finished, survey
-from selfimprove_pipeline.workers.tasks import Follower, Made, Rows, Task, as_they_are
-from selfimprove_pipeline.workers.wanted import Wanted
+from selfimprove_pipeline.measuring import answers
+from selfimprove_pipeline.method import generate
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.run.setting import Model, Setting
+from selfimprove_pipeline.run.shards import Share
+from selfimprove_pipeline.run.survey import INFERENCE, Survey, are_finished, survey
+from selfimprove_pipeline.workers import gating
+from selfimprove_pipeline.workers.tasks import Follower, Made, Rows, Task, as_they_are, translate
+from selfimprove_pipeline.workers.tasks import judge as judging
+from selfimprove_pipeline.workers.tasks.collect import Collector, Completer, OnProgress
+from selfimprove_pipeline.workers.tasks.shared import Bench
+from selfimprove_pipeline.workers.tasks.wanted import Wanted
 
 StartEngine = Callable[[Path, Renderer], Engine]
 
@@ -76,7 +73,7 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
 
 def _measure_sft(
     bench: Bench,
-    iteration: stages.Iteration,
+    iteration: keys.Iteration,
     start: StartEngine,
     on_progress: OnProgress,
 ) -> None:
@@ -87,7 +84,7 @@ def _measure_sft(
         _complete(own, iteration, EVALUATE, lambda: start(own.folder, own.renderer), on_progress)
 
 
-def _judge(bench: Bench, iteration: stages.Iteration, on_progress: OnProgress) -> None:
+def _judge(bench: Bench, iteration: keys.Iteration, on_progress: OnProgress) -> None:
     setting, judge = bench.setting, bench.setting.spec.evaluation.judge
     if judge is not None:
         found = survey(iteration, setting.repository.manifest)
@@ -98,7 +95,7 @@ def _judge(bench: Bench, iteration: stages.Iteration, on_progress: OnProgress) -
 
 def _complete(
     bench: Bench,
-    iteration: stages.Iteration,
+    iteration: keys.Iteration,
     names: tuple[Stage, ...],
     start: Callable[[], Completer],
     on_progress: OnProgress,
@@ -126,7 +123,7 @@ def _complete(
 
 def _rounds(
     bench: Bench,
-    iteration: stages.Iteration,
+    iteration: keys.Iteration,
     names: tuple[Stage, ...],
     engine: Completer,
     *,
@@ -141,7 +138,7 @@ def _rounds(
         "generate": generate_task,
         "judge": judge_task,
     }
-    ahead = stages.ahead(iteration) if streams and "translate" in names else {}
+    ahead = keys.ahead(iteration) if streams and "translate" in names else {}
     followers: dict[str, Follower[Any]] = {}
     for name in names:
         found = survey(iteration, bench.setting.repository.manifest)
@@ -152,7 +149,7 @@ def _rounds(
             for part in followers.keys() - {target.part for target in missing}:
                 bench.setting.repository.discard("translate", ahead[part].key)
             made = [
-                translating.task(
+                translate.task(
                     bench, target, found, ahead.get(target.part), followers.get(target.part)
                 )
                 for target in missing
@@ -163,9 +160,9 @@ def _rounds(
             tasks = {target.part: makers[name](bench, target, found, engine) for target in missing}
             if name == "generate":
                 followers = {
-                    part: translating.follower(bench, target, tasks[source])
+                    part: translate.follower(bench, target, tasks[source])
                     for part, target in ahead.items()
-                    if (source := stages.languages_of(part)[0]) in tasks
+                    if (source := keys.languages_of(part)[0]) in tasks
                 }
             yield list(tasks.values()), list(followers.values()) if name == "generate" else ()
 
@@ -186,13 +183,13 @@ def evaluate_task(
     bench: Bench, target: Target, _: Survey, engine: Completer
 ) -> Task[Evaluated] | Task[Reply]:
     """Return the task of one suite in one language, of a baseline or of the model itself."""
-    suite = stages.suite_of(target.part, bench.setting.spec)
+    suite = keys.suite_of(target.part, bench.setting.spec)
     if suite.has_tasks:
-        from selfimprove_pipeline.workers import benchmarks  # noqa: PLC0415  lm-eval is heavy
+        from selfimprove_pipeline.workers.tasks import lm_eval  # noqa: PLC0415  lm-eval is heavy
 
-        return benchmarks.task(bench, suite, target, cast("Engine", engine))
+        return lm_eval.task(bench, suite, target, cast("Engine", engine))
     language = target.part.partition(".")[2]
-    baseline = stages.baseline_of(target.part)
+    baseline = keys.baseline_of(target.part)
     rows = {row.id: row for row in bench.setting.suites[suite.name, language]}
     next_turns = {row.follows: row for row in rows.values() if row.follows is not None}
     identify = bench.identify(suite)
@@ -200,7 +197,7 @@ def evaluate_task(
     def wanted(row: Prompt, before: Evaluated | None) -> Wanted:
         spec, renderer = bench.setting.spec, bench.renderer
         return Wanted(
-            lambda: evaluate.request(
+            lambda: answers.request(
                 row, language, suite, spec, renderer, baseline=baseline, before=before
             ),
             size=len(row.prompt),
@@ -218,7 +215,7 @@ def evaluate_task(
             yield wanted(next_turns[row.id], row)
 
     def row(completion: Completion, _: Rows[Evaluated]) -> Evaluated:
-        return evaluate.evaluated(
+        return answers.evaluated(
             completion,
             rows[completion.key],
             language,
@@ -229,7 +226,7 @@ def evaluate_task(
 
     def make(made: Sequence[Evaluated]) -> Made:
         tokens = {"completionTokens": sum(row.completion_tokens for row in made)}
-        return as_they_are(f"{language}.jsonl", made, tokens, evaluate.measures(made))
+        return as_they_are(f"{language}.jsonl", made, tokens, answers.measures(made))
 
     return Task(
         target=target,
@@ -247,7 +244,7 @@ def judge_task(
     bench: Bench, target: Target, found: Survey, _: Completer
 ) -> Task[Verdict] | Task[Grade]:
     """Return the task of one judged suite in one language."""
-    suite = stages.suite_of(target.part, bench.setting.spec)
+    suite = keys.suite_of(target.part, bench.setting.spec)
     if suite.has_turns:
         return judging.grading_task(bench.setting, target, found)
     return judging.task(bench.setting, target, found, bench.identify(suite))
@@ -267,7 +264,7 @@ def generate_task(bench: Bench, target: Target, _: Survey, __: Completer) -> Tas
         return generate.answer(completion, language)
 
     def make(made: Sequence[Answer]) -> Made:
-        return as_they_are(f"{language}.jsonl", made, translating.token_counts(made))
+        return as_they_are(f"{language}.jsonl", made, translate.token_counts(made))
 
     return Task(
         target=target,

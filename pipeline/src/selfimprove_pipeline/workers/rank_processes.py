@@ -10,10 +10,10 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
-from selfimprove_pipeline import devices
-from selfimprove_pipeline.errors import error_of
-from selfimprove_pipeline.train import launch, nodes
-from selfimprove_pipeline.workers.setting import Setting
+from selfimprove_pipeline.contract.errors import error_of
+from selfimprove_pipeline.machine import devices
+from selfimprove_pipeline.run.setting import Setting
+from selfimprove_pipeline.train.processes import launch, nodes
 
 TERMINATED_FROM: Final = 128
 """Exit codes above this one are 128 + the signal that ended the process."""

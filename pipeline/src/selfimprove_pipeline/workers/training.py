@@ -13,20 +13,22 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
 
-from selfimprove_pipeline import artifacts, gates, stages
-from selfimprove_pipeline.artifacts import File, Manifest, Pair, ReferenceLogps
-from selfimprove_pipeline.chat import Renderer
-from selfimprove_pipeline.errors import InputError
-from selfimprove_pipeline.stages import Target
+from selfimprove_pipeline.contract import keys
+from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.keys import Target
+from selfimprove_pipeline.contract.manifests import File, Manifest
+from selfimprove_pipeline.contract.rows import Pair, ReferenceLogps, lines
+from selfimprove_pipeline.measuring import gates
+from selfimprove_pipeline.method.rendering import Renderer
+from selfimprove_pipeline.run.setting import Model, Setting
+from selfimprove_pipeline.run.survey import manifest_of, manifests_of, survey
 from selfimprove_pipeline.store.checkpoints import Checkpoints
 from selfimprove_pipeline.store.repository import Repository, is_model_payload
-from selfimprove_pipeline.train import trackers
-from selfimprove_pipeline.train.layout import Layout
-from selfimprove_pipeline.train.rows import NO_PAIRS
-from selfimprove_pipeline.workers.collect import OnProgress, Progress
-from selfimprove_pipeline.workers.light import PAIRS
-from selfimprove_pipeline.workers.setting import Model, Setting
-from selfimprove_pipeline.workers.survey import manifest_of, manifests_of, survey
+from selfimprove_pipeline.train.data.rows import NO_PAIRS
+from selfimprove_pipeline.train.loop import trackers
+from selfimprove_pipeline.train.model.layout import Layout
+from selfimprove_pipeline.workers.pairing import PAIRS
+from selfimprove_pipeline.workers.tasks.collect import OnProgress, Progress
 
 REFERENCE: Final = "logps.jsonl"
 LAYOUT: Final = "layout"
@@ -52,7 +54,7 @@ class StoreVault:
         The layout stands beside its versions: it is outside its digest, as it is outside its key.
         """
         manifest = manifest_of(self.reference, rows=len(rows), versions={LAYOUT: layout})
-        self.repository.commit(manifest, {REFERENCE: artifacts.lines(rows)})
+        self.repository.commit(manifest, {REFERENCE: lines(rows)})
 
     def reference_layout(self) -> Layout | None:
         """Return the layout of the passes that made them, None where it is not known."""
@@ -110,14 +112,14 @@ def work(
     for target in found["train"].missing:
         own = scratch / (target.part or "next")
         pairs = found["pair"].manifests[""]
-        (reference,) = stages.targets("reference", iteration, {("pair", ""): pairs.digest}) or ()
+        (reference,) = keys.targets("reference", iteration, {("pair", ""): pairs.digest}) or ()
         job = stage.Job(
             model=setting.folder(model),
             pairs=_pairs_file(setting, pairs, own, iteration.left_out),
             output=own / "model",
             scratch=own / "trainer",
             training=setting.spec.training,
-            loss="sft" if target.part == stages.SFT else "dpo",
+            loss="sft" if target.part == keys.SFT else "dpo",
             chat=setting.spec.chat,
             lineage=_lineage(setting, iteration, model, pairs),
         )
@@ -156,12 +158,12 @@ def _pairs_file(
     path = scratch / f"pairs-{os.environ.get('RANK', '0')}.jsonl"
     path.parent.mkdir(parents=True, exist_ok=True)
     rows = setting.repository.rows(manifest, Pair, PAIRS)
-    path.write_bytes(artifacts.lines(row for row in rows if row.language not in left_out))
+    path.write_bytes(lines(row for row in rows if row.language not in left_out))
     return path
 
 
 def _lineage(
-    setting: Setting, iteration: stages.Iteration, model: Model, pairs: Manifest
+    setting: Setting, iteration: keys.Iteration, model: Model, pairs: Manifest
 ) -> dict[str, Any]:
     """Return what the model card says of where the model comes from."""
     languages = setting.spec.languages.all()

@@ -23,8 +23,8 @@ from minio.helpers import DictType
 from urllib3.exceptions import HTTPError, MaxRetryError, ProtocolError
 from urllib3.response import BaseHTTPResponse
 
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.recipe import Storage
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.recipe import Storage
 from selfimprove_pipeline.store import Entry
 from selfimprove_pipeline.store.files import replacing
 from selfimprove_pipeline.store.folder import FolderStore

@@ -23,8 +23,8 @@ from typing_extensions import override
 from urllib3 import PoolManager, Retry, Timeout
 from urllib3.exceptions import HTTPError
 
-from selfimprove_pipeline.errors import InputError, TryAgainError
-from selfimprove_pipeline.recipe import Storage
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
+from selfimprove_pipeline.contract.recipe import Storage
 
 CONNECTIONS = 64
 """Kept open: 16 ranges of a fetch and 4 x 4 parts of uploads, with room."""

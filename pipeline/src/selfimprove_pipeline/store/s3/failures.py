@@ -12,7 +12,7 @@ from xml.etree.ElementTree import ParseError
 from minio.error import InvalidResponseError, MinioException, S3Error
 from urllib3.exceptions import HTTPError, MaxRetryError, SSLError
 
-from selfimprove_pipeline.errors import InputError, SelfImproveError, TryAgainError
+from selfimprove_pipeline.contract.errors import InputError, SelfImproveError, TryAgainError
 
 _ADVICE = {
     "NoSuchBucket": "create the bucket or correct its name",

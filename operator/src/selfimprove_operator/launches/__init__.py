@@ -1,0 +1,1 @@
+"""What a launch does, and the manifests it is made of. Pure."""

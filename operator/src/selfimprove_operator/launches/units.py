@@ -1,0 +1,128 @@
+"""Units of work: what one launch does, and in which order a run goes through them.
+
+`check` comes first, once. Each iteration then has an inference, a light and a training unit
+(`Fused`), or one unit a stage (`Separate`); the last model is only measured, and reported.
+`iterations` may grow while a run is under way: the unit after a last iteration's `evaluate` or
+`report` is then the rest of that iteration, which is why its measuring unit has its own name.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from selfimprove_operator.api.status import Role, UnitName
+from selfimprove_pipeline.contract.keys import is_gated
+from selfimprove_pipeline.contract.recipe import Spec, Stage
+
+MEASURE: Final = "evaluate"
+
+STAGES: Final[Mapping[UnitName, tuple[Stage, ...]]] = {
+    "check": (),
+    "inference": ("evaluate", "gate", "generate", "translate", "judge"),
+    "light": ("pair", "score"),
+    "training": ("train",),
+    "evaluate": ("evaluate", "gate", "judge"),
+    "generate": ("generate",),
+    "translate": ("translate",),
+    "pair": ("pair",),
+    "score": ("score",),
+    "train": ("train",),
+    "report": (),
+    "delete": (),
+}
+FUSED: Final[tuple[UnitName, ...]] = ("inference", "light", "training")
+SEPARATE: Final[tuple[UnitName, ...]] = (
+    "evaluate",
+    "generate",
+    "translate",
+    "pair",
+    "score",
+    "train",
+)
+LAST: Final[tuple[UnitName, ...]] = ("evaluate", "report")
+LATER: Final[frozenset[UnitName]] = frozenset({*LAST, "delete"})
+"""Units that a launch may be at although no iteration before the last has them."""
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What one launch does."""
+
+    name: UnitName
+    role: Role
+    """role whose image and pod settings it runs with."""
+    stages: tuple[Stage, ...]
+    """stages that it runs, in their order; none for `check`, `report` and `delete`."""
+
+    @property
+    def worker(self) -> str:
+        """The worker of `selfimprove worker` that does it."""
+        return self.role if self.stages else self.name
+
+    @property
+    def is_part(self) -> bool:
+        """Whether it does some of its worker's stages alone."""
+        return self.worker != self.name
+
+
+def units_of(spec: Spec, iteration: int) -> tuple[Unit, ...]:
+    """Return the units of an iteration in their order, `check` before those of iteration 0."""
+    if iteration >= spec.iterations:
+        names = LAST
+    else:
+        names = FUSED if spec.stage_pods == "Fused" else SEPARATE
+    units = tuple(_unit(name, spec) for name in names)
+    wanted = tuple(found for found in units if found.stages or not STAGES[found.name])
+    return (_unit("check", spec), *wanted) if iteration == 0 else wanted
+
+
+def unit(name: UnitName, spec: Spec, iteration: int) -> Unit:
+    """Return a unit of an iteration by its name, `delete` and those of a former last among them.
+
+    LookupError means that the iteration has no such unit, whatever a status says.
+    """
+    names = {found.name for found in units_of(spec, iteration)}
+    if name not in names | LATER:
+        message = f"expected a unit of iteration {iteration} ({', '.join(names)}), found {name}"
+        raise LookupError(message)
+    return _unit(name, spec)
+
+
+def first(spec: Spec) -> Unit:
+    """Return the unit that a run begins with, in iteration 0."""
+    return units_of(spec, 0)[0]
+
+
+def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | None:
+    """Return iteration and unit after a unit that is done, None where the run is done."""
+    if unit_name == "delete":
+        return None
+    units = units_of(spec, iteration)
+    names: list[str] = [found.name for found in units]
+    if unit_name not in names:  # it measured or reported what was the last model then
+        return iteration, next(found for found in units if found.name != MEASURE)
+    rest = units[names.index(unit_name) + 1 :]
+    if rest:
+        return iteration, rest[0]
+    if iteration >= spec.iterations:
+        return None
+    return iteration + 1, units_of(spec, iteration + 1)[0]
+
+
+def _unit(name: UnitName, spec: Spec) -> Unit:
+    """Return a unit, without the stages that have nothing to do or nobody to ask."""
+    stages = STAGES[name]
+    if not is_gated(spec):
+        stages = tuple(stage for stage in stages if stage != "gate")
+    if not spec.evaluation.suites:
+        stages = tuple(stage for stage in stages if stage != "evaluate")
+    if not any(suite.is_judged for suite in spec.evaluation.suites):
+        stages = tuple(stage for stage in stages if stage != "judge")
+    return Unit(name, _role(name), stages)
+
+
+def _role(name: UnitName) -> Role:
+    stages = STAGES[name]
+    if "train" in stages:
+        return "training"
+    return "light" if not stages or stages[0] in STAGES["light"] else "inference"

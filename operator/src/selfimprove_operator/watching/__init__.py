@@ -1,0 +1,1 @@
+"""What watches have told, and which run is looked at next."""

@@ -1,0 +1,1 @@
+"""What each command of `selfimprove` does. `__main__` reads the arguments."""

@@ -1,0 +1,1 @@
+"""What a user gives: the run file, prompts and suites, read and checked."""

@@ -1,0 +1,1 @@
+"""The geometry of a report's charts, in SVG user units."""

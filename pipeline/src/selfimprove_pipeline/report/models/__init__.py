@@ -1,0 +1,1 @@
+"""Models without a run: what `evaluate` and `compare` tell of one and of two."""

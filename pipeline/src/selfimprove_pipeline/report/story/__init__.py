@@ -1,0 +1,1 @@
+"""What a report tells, as plain data, and how it is read from the store."""

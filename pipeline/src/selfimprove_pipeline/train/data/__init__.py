@@ -1,0 +1,1 @@
+"""From stored pairs to the passes of a training."""

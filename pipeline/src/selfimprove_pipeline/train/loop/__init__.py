@@ -1,0 +1,1 @@
+"""The training itself: loss, trainer, settings, checkpoints and trackers."""
