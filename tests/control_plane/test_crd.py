@@ -11,6 +11,7 @@ import yaml
 from selfimprove_operator.api import crd
 from selfimprove_operator.api.status import Status
 from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 from selfimprove_pipeline.inputs.run_file import validation
 from selfimprove_pipeline.inputs.run_file.document import DocumentError
 from support.control_plane import ControlPlane
@@ -171,7 +172,7 @@ def test_what_cannot_change_after_the_start_can_before(served: ControlPlane) -> 
     """Every field of the recipe is held from `status.startTime` on, and says so at its place."""
     open_run, started_run = made(served, "open"), made(served, "started", STARTED)
     fields = {str(info.alias) for info in recipe.Spec.model_fields.values()}
-    assert set(IMMUTABLE) == fields - crd.MUTABLE - {"managedBy"}
+    assert set(IMMUTABLE) == fields - MUTABLE - {"managedBy"}
 
     for field, value in IMMUTABLE.items():
         assert complaint_of_change(served, open_run, {field: value}) is None
@@ -208,7 +209,7 @@ def test_what_may_change_may_change_until_the_end(
 ) -> None:
     """Fields that no artifact depends on are open in a started and in a finished run."""
     run = made(served, name, status)
-    assert set(CHANGES) == crd.MUTABLE - {"iterations"}
+    assert set(CHANGES) == MUTABLE - {"iterations"}
 
     for field, value in CHANGES.items():
         assert complaint_of_change(served, run, {field: value}) is None

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from selfimprove_pipeline.contract.environment import DEVICES
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.machine import devices
 
@@ -107,7 +108,7 @@ def test_a_build_of_torch_uses_the_gpus_that_it_is_for(
 
 
 @pytest.mark.usefixtures("torch")
-@pytest.mark.parametrize("asked", [{}, {devices.ASKED: "nvidia.com/gpu=2"}], ids=["here", "pod"])
+@pytest.mark.parametrize("asked", [{}, {DEVICES: "nvidia.com/gpu=2"}], ids=["here", "pod"])
 @pytest.mark.parametrize(
     ("driver", "found"),
     [
@@ -136,7 +137,7 @@ def test_gpus_that_torch_sees_are_no_reason_to_complain(torch: Path, tmp_path: P
     torch.write_text(torch.read_text().replace("lambda: False", "lambda: True"))
     here = machine(tmp_path, "nvidia0", "kfd", "dri/renderD128")
 
-    for asked in ({}, {devices.ASKED: "nvidia.com/gpu=1"}):
+    for asked in ({}, {DEVICES: "nvidia.com/gpu=1"}):
         assert devices.check(asked, here, tmp_path / "none") == ""
 
 
@@ -186,7 +187,7 @@ def test_a_pod_that_asked_for_gpus_never_computes_on_processors(
     built_for(monkeypatch, version)
 
     with pytest.raises(InputError) as caught:
-        devices.check({devices.ASKED: asked, **variables}, machine(tmp_path, *files))
+        devices.check({DEVICES: asked, **variables}, machine(tmp_path, *files))
 
     line = str(caught.value)
     assert line.startswith(f"expected to compute on {asked}, found ")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from selfimprove_pipeline.__main__ import main
 from selfimprove_pipeline.cli import commands
+from selfimprove_pipeline.contract.environment import CACHE
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import targets
 from selfimprove_pipeline.machine import devices
@@ -51,7 +52,7 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     for language in ("en", "es", "de"):
         rows = [{"id": f"p{n}", "prompt": f"{language} {n}"} for n in range(4)]
         (prompts / f"{language}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in rows))
-    monkeypatch.setenv(opening.CACHE, str(tmp_path / "cache"))
+    monkeypatch.setenv(CACHE, str(tmp_path / "cache"))
     return tmp_path
 
 

@@ -13,11 +13,11 @@ from threading import Thread
 import pytest
 from typing_extensions import override
 
+from selfimprove_pipeline.contract.environment import CACHE, DEVICES, MODEL_MOUNT
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import Toolchain
-from selfimprove_pipeline.machine import devices
 from selfimprove_pipeline.run import opening
-from selfimprove_pipeline.run.setting import MODEL_MOUNT, Setting
+from selfimprove_pipeline.run.setting import Setting
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train.loop import trackers
@@ -258,7 +258,7 @@ def test_a_pod_that_asked_for_gpus_does_not_start_without(tmp_path: Path, worker
     root = world(tmp_path / "store")
     path = tmp_path / "run.json"
     path.write_text(json.dumps(file(evaluation__suites=SUITES)))
-    hidden = {devices.ASKED: "nvidia.com/gpu=1", "CUDA_VISIBLE_DEVICES": ""}
+    hidden = {DEVICES: "nvidia.com/gpu=1", "CUDA_VISIBLE_DEVICES": ""}
     pods = Pods(path, root, tmp_path / "pods", hidden, engine="vllm")
     assert pods("check", 0).code == 0
     ended = pods(worker, 0)
@@ -308,7 +308,7 @@ def test_prompts_are_read_with_their_own_credentials(
         "AWS_SECRET_ACCESS_KEY": "secret",
         "SELFIMPROVE_PROMPTS_AWS_ACCESS_KEY_ID": KEY,
         "SELFIMPROVE_PROMPTS_AWS_SECRET_ACCESS_KEY": "secret",
-        opening.CACHE: str(tmp_path / "cache"),
+        CACHE: str(tmp_path / "cache"),
     }.items():
         monkeypatch.setenv(name, value)
     made = opening.setting_of(Namespace(file=path, set=[], store=None, engine="vllm"))

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from selfimprove_pipeline.contract.environment import COMPLETION_INDEX
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import Toolchain
 from selfimprove_pipeline.contract.manifests import Index
@@ -185,10 +186,10 @@ def test_one_pod_of_several_writes_the_index(
 ) -> None:
     """Writers of one object would take each other's notes away."""
     one = setting(tmp_path, image("one"))
-    monkeypatch.setenv(pod.COMPLETION_INDEX, "1")
+    monkeypatch.setenv(COMPLETION_INDEX, "1")
     pod.note(one, 0, one.base)
     assert one.read_index() is None
-    monkeypatch.setenv(pod.COMPLETION_INDEX, "0")
+    monkeypatch.setenv(COMPLETION_INDEX, "0")
     pod.note(one, 0, one.base)
     assert one.read_index() is not None
 

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from selfimprove_pipeline.cli import show
+from selfimprove_pipeline.contract.environment import COMPLETION_INDEX, TERMINATION_LOG
 from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
 from selfimprove_pipeline.contract.manifests import Manifest
 from selfimprove_pipeline.measuring.gates import Manifests
@@ -36,7 +37,7 @@ class Lines:
 def log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make this process a pod and return its termination log."""
     path = tmp_path / "termination-log"
-    monkeypatch.setenv(pod.TERMINATION_LOG, str(path))
+    monkeypatch.setenv(TERMINATION_LOG, str(path))
     return path
 
 
@@ -78,7 +79,7 @@ def test_a_failure_is_one_line_that_fits(log: Path, error: Exception, line: str)
 
 def test_only_a_pod_has_a_termination_log(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The local runner's workers write no such file."""
-    monkeypatch.delenv(pod.TERMINATION_LOG, raising=False)
+    monkeypatch.delenv(TERMINATION_LOG, raising=False)
     monkeypatch.chdir(tmp_path)
     pod.failed(InputError("wrong"))
     assert not pod.is_here()
@@ -155,7 +156,7 @@ def test_other_pods_of_a_launch_tell_the_digest_alone(
     log: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Totals are counted once."""
-    monkeypatch.setenv(pod.COMPLETION_INDEX, "1")
+    monkeypatch.setenv(COMPLETION_INDEX, "1")
     pod.succeeded(Outcome("d" * 64, 0, model="m", totals={"rows": 1}), Emitter(Lines()))  # type: ignore[arg-type]
     assert json.loads(log.read_text()) == {"contract": "1", "digest": "d" * 64}
 

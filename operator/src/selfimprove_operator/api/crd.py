@@ -18,25 +18,13 @@ from typing_extensions import override
 from selfimprove_operator.api.status import GROUP, KIND, PLURAL, VERSION, Status
 from selfimprove_pipeline.contract.recipe import Metadata, Run, Spec
 from selfimprove_pipeline.contract.recipe.base import Part
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 from selfimprove_pipeline.contract.recipe.schema import Schema, map_of, resolved
 
 ROOT: Final = Path(__file__).resolve().parents[4]
 TARGET: Final = ROOT / "crds" / f"{GROUP}_{PLURAL}.yaml"
 CHART_TARGET: Final = ROOT / "charts" / "selfimprove" / "files" / "crd.yaml"
 HEADER: Final = "# Made from the types of the recipe and the status by `make crds`.\n"
-
-MUTABLE: Final = frozenset(
-    {
-        "suspend",
-        "iterations",
-        "deadlines",
-        "retries",
-        "ttlSecondsAfterFinished",
-        "deletionPolicy",
-        "pods",
-    }
-)
-"""Fields of the spec that may change after the start; `iterations` may only grow."""
 
 KEPT: Final = (
     "type",

@@ -17,6 +17,7 @@ from typing_extensions import override
 from selfimprove_operator.api.status import GROUP, KIND, LABEL_RUN_UID, PLURAL, SELECTOR, VERSION
 from selfimprove_operator.cluster.errors import Conflict, Missing, Refused, Unavailable
 from selfimprove_operator.cluster.transport import AGENT, Call, Count, Resource, Transport
+from selfimprove_pipeline.contract.environment import CONTAINER
 
 Manifest = dict[str, Any]
 JSONObject = Mapping[str, Any]
@@ -31,7 +32,6 @@ Kind = Literal[
     "Event",
 ]
 
-CONTAINER: Final = "stage"
 PATIENCE_FOR_LOGS: Final = aiohttp.ClientTimeout(total=5, sock_connect=5)
 NODE_FAILED: Final = 500
 """HTTP status of a log whose node does not answer the API server."""

@@ -19,12 +19,12 @@ from selfimprove_operator.api.status import (
     MANAGED_BY,
     Status,
 )
+from selfimprove_pipeline.contract.environment import CONTAINER
 
 JSONObject = Mapping[str, Any]
 
 JOB_NAME: Final = "batch.kubernetes.io/job-name"
 INDEX: Final = "batch.kubernetes.io/job-completion-index"
-CONTAINER: Final = "stage"
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from selfimprove_operator.launches import pods
 from selfimprove_operator.launches.blueprint import RANKS, Blueprint
+from selfimprove_pipeline.contract.environment import CONTAINER
 from selfimprove_pipeline.contract.errors import InputError
 
 Object = dict[str, Any]
@@ -46,7 +47,7 @@ def _job_spec(blueprint: Blueprint) -> Object:
                 {
                     "action": "FailJob",
                     "onExitCodes": {
-                        "containerName": pods.CONTAINER,
+                        "containerName": CONTAINER,
                         "operator": "In",
                         "values": [InputError.exit_code],
                     },

@@ -11,17 +11,16 @@ from typing import Any, Final
 
 from selfimprove_operator.launches import snapshot
 from selfimprove_operator.launches.blueprint import Blueprint
+from selfimprove_pipeline.contract import environment
 from selfimprove_pipeline.contract.keys import grades_pairs
 from selfimprove_pipeline.contract.recipe import PodSettings, merged_pods
 from selfimprove_pipeline.contract.recipe.base import SecretRef
 
 Object = dict[str, Any]
 
-CONTAINER: Final = "stage"
 RUN_ANNOTATION: Final = "selfimprove.dev/run"
 RUN_FOLDER: Final = "/etc/selfimprove/run"
 CA_FOLDER: Final = "/etc/selfimprove/ca"
-MODEL_FOLDER: Final = "/mnt/model"
 CACHE: Final = "/cache"
 TERMINATION_LOG: Final = "/dev/termination-log"
 RENDEZVOUS_PORT: Final = 29500
@@ -129,7 +128,7 @@ def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
     secrets = list(_secrets(blueprint))
     fixed = [_variable(name, value) for name, value in _environment(blueprint, given).items()]
     return {
-        "name": CONTAINER,
+        "name": environment.CONTAINER,
         "image": given["image"],
         **own,
         "args": _arguments(blueprint),
@@ -183,19 +182,19 @@ def _variable(name: str, value: str) -> Object:
 
 def _environment(blueprint: Blueprint, given: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that no settings may change."""
-    variables = {"SELFIMPROVE_CACHE": CACHE, "SELFIMPROVE_TERMINATION_LOG": TERMINATION_LOG}
+    variables = {environment.CACHE: CACHE, environment.TERMINATION_LOG: TERMINATION_LOG}
     ca = blueprint.fixed.storage.ca_ref
     if ca:
         variables["AWS_CA_BUNDLE"] = f"{CA_FOLDER}/{ca.key}"
     if gpus := _gpus(given):
-        variables["SELFIMPROVE_DEVICES"] = gpus
+        variables[environment.DEVICES] = gpus
     if blueprint.shards > 1:
-        variables["SELFIMPROVE_SHARDS"] = str(blueprint.shards)
+        variables[environment.SHARDS] = str(blueprint.shards)
     if blueprint.nodes > 1:
         variables |= {
-            "SELFIMPROVE_NODES": str(blueprint.nodes),
-            "SELFIMPROVE_RENDEZVOUS": f"{blueprint.rendezvous_host}:{RENDEZVOUS_PORT}",
-            "SELFIMPROVE_RENDEZVOUS_ID": blueprint.name,
+            environment.NODES: str(blueprint.nodes),
+            environment.RENDEZVOUS: f"{blueprint.rendezvous_host}:{RENDEZVOUS_PORT}",
+            environment.RENDEZVOUS_ID: blueprint.name,
         }
     return variables
 
@@ -219,7 +218,7 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
     yield from _access(spec.storage.secret_ref)
     if unit.name == "delete":
         return
-    yield from _access(spec.prompts.secret_ref, prefix="SELFIMPROVE_PROMPTS_")
+    yield from _access(spec.prompts.secret_ref, prefix=environment.PROMPTS)
     if spec.model.secret_ref:
         yield _secret(spec.model.secret_ref, "HF_TOKEN")
     external = spec.translation.external
@@ -228,7 +227,7 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
     judge = spec.evaluation.judge
     asks = "judge" in unit.stages or ("score" in unit.stages and grades_pairs(spec))
     if judge and judge.secret_ref and asks:
-        yield _secret(judge.secret_ref, "OPENAI_API_KEY", prefix="SELFIMPROVE_JUDGE_")
+        yield _secret(judge.secret_ref, "OPENAI_API_KEY", prefix=environment.JUDGE)
 
 
 def _access(reference: SecretRef | None, prefix: str = "") -> Iterator[Object]:
@@ -266,7 +265,7 @@ def _mounts(blueprint: Blueprint) -> Iterator[Object]:
     if blueprint.fixed.storage.ca_ref:
         yield {"name": "ca", "mountPath": CA_FOLDER, "readOnly": True}
     if _claim(blueprint):
-        yield {"name": "model", "mountPath": MODEL_FOLDER, "readOnly": True}
+        yield {"name": "model", "mountPath": environment.MODEL_FOLDER, "readOnly": True}
 
 
 def _claim(blueprint: Blueprint) -> str | None:

@@ -16,22 +16,12 @@ from selfimprove_pipeline.contract import manifests, recipe, rows
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.recipe import Pods, PodSettings, Run, Spec
 from selfimprove_pipeline.contract.recipe.base import Part
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 
 VERSION: Final = version("selfimprove")
 
 RUN_FILE_LIMIT: Final = 200 * 1024
 """Bytes of the run file: an object's annotations together may have 256 KiB."""
-
-MUTABLE: Final = (
-    "suspend",
-    "iterations",
-    "deadlines",
-    "retries",
-    "ttlSecondsAfterFinished",
-    "deletionPolicy",
-    "pods",
-)
-"""Fields of the spec that may change while a run is under way."""
 
 SIZES: Final = ("nvidia.com/gpu", "amd.com/gpu", "memory", "ephemeral-storage")
 """Limits of the pods that train which every worker is told."""

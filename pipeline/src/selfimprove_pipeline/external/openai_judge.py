@@ -8,6 +8,7 @@ import os
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
+from selfimprove_pipeline.contract.environment import JUDGE
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.recipe import Judge, Spec
 from selfimprove_pipeline.external import Spent
@@ -23,7 +24,7 @@ from selfimprove_pipeline.external.endpoint import (
 )
 from selfimprove_pipeline.measuring.judged.questions import Opinion, Question
 
-OWN_KEY: Final = "SELFIMPROVE_JUDGE_OPENAI_API_KEY"
+OWN_KEY: Final = f"{JUDGE}OPENAI_API_KEY"
 """Environment variable with the judge's key where it is not that of the translator."""
 
 

@@ -14,6 +14,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
+from selfimprove_pipeline.contract.environment import DEVICES
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import Toolchain
 
@@ -22,8 +23,6 @@ TRAINING: Final = ("accelerate", "deepspeed", "peft", "torch", "transformers", "
 CPU_THREADS: Final = "1"
 """Threads of a computation on the CPU: sums in another order give other weights."""
 
-ASKED: Final = "SELFIMPROVE_DEVICES"
-"""Environment variable with the GPUs that a pod's limits ask for, `nvidia.com/gpu=8`."""
 NVIDIA_VARIABLES: Final = ("CUDA_VISIBLE_DEVICES",)
 AMD_VARIABLES: Final = ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "CUDA_VISIBLE_DEVICES")
 DRIVER: Final = Path("/proc/driver/nvidia/version")
@@ -86,7 +85,7 @@ def check(
     Where a pod asked for GPUs, or torch is built for those that are here, a torch that sees none
     raises InputError: it would compute on processors, for days.
     """
-    asked, version = environment.get(ASKED, ""), _version("torch")
+    asked, version = environment.get(DEVICES, ""), _version("torch")
     if is_cpu_build(version):
         if asked:
             raise InputError(_expected(asked, f"torch {version}, a build for processors alone"))

@@ -7,7 +7,7 @@ and every pod write it (`runner`, `pod`); people read it through `show` and `rep
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any
 
 from selfimprove_pipeline.contract import keys
 from selfimprove_pipeline.contract.errors import SelfImproveError
@@ -21,22 +21,10 @@ from selfimprove_pipeline.contract.manifests import (
     timestamp,
 )
 from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 from selfimprove_pipeline.measuring import gates
 from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.run.survey import Survey, manifests_of, survey
-
-NEUTRAL: Final = frozenset(
-    {
-        "suspend",
-        "iterations",
-        "deadlines",
-        "retries",
-        "ttlSecondsAfterFinished",
-        "deletionPolicy",
-        "pods",
-    }
-)
-"""Fields that may change in a run without making other models of it."""
 
 
 @dataclass
@@ -149,7 +137,7 @@ def _recipe(setting: Setting) -> dict[str, Any]:
 
 def _decides(recipe: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of a recipe that decides what the models of an index are."""
-    return {key: value for key, value in recipe.items() if key not in NEUTRAL}
+    return {key: value for key, value in recipe.items() if key not in MUTABLE}
 
 
 def _begun(iteration: keys.Iteration, found: Survey) -> dict[str, dict[str, str]]:

@@ -13,6 +13,7 @@ from pydantic import ValidationError
 
 from selfimprove_pipeline import external
 from selfimprove_pipeline.contract import recipe
+from selfimprove_pipeline.contract.environment import CACHE, PROMPTS
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.manifests import Index
 from selfimprove_pipeline.contract.recipe import Metadata, Run, Storage
@@ -25,9 +26,6 @@ from selfimprove_pipeline.store import Store, hub, open_store
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.train.processes import nodes
 
-CACHE: Final = "SELFIMPROVE_CACHE"
-PROMPTS: Final = "SELFIMPROVE_PROMPTS_"
-"""Begins the names of environment variables with the credentials of the prompts' bucket."""
 CREDENTIALS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final, TypeVar
 
 from selfimprove_pipeline.contract import manifests
+from selfimprove_pipeline.contract.environment import MODEL_FOLDER, MODEL_MOUNT
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import (
     SFT,
@@ -33,8 +34,6 @@ from selfimprove_pipeline.store.repository import Repository
 T = TypeVar("T")
 
 CLAIM: Final = "pvc://"
-MODEL_MOUNT: Final = "SELFIMPROVE_MODEL_MOUNT"
-"""Environment variable with the folder at which a pod has the claim of `pvc://CLAIM/PATH`."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,7 @@ class Setting:
         if not uri.startswith(CLAIM):
             return uri
         path = uri.removeprefix(CLAIM).partition("/")[2].strip("/")
-        mounted = Path(os.environ.get(MODEL_MOUNT, "/mnt/model"))
+        mounted = Path(os.environ.get(MODEL_MOUNT, MODEL_FOLDER))
         if not mounted.is_dir():
             message = (
                 f"spec.model.uri: expected s3://, hf:// or file:// on one machine, found {uri}"

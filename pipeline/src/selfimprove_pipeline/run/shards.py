@@ -9,12 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from selfimprove_pipeline.contract.environment import COMPLETION_INDEX, SHARDS
 from selfimprove_pipeline.contract.errors import InputError
-
-SHARDS: Final = "SELFIMPROVE_SHARDS"
-"""Environment variable with the number of pods; unset means one."""
-NUMBER: Final = "JOB_COMPLETION_INDEX"
-"""Environment variable of Indexed Jobs with the number of this pod."""
 
 
 @dataclass(frozen=True)
@@ -43,8 +39,9 @@ def share_of(environment: Mapping[str, str]) -> Share:
     count = int(environment.get(SHARDS) or 1)
     if count == 1:
         return WHOLE
-    number = int(environment.get(NUMBER) or -1)
+    number = int(environment.get(COMPLETION_INDEX) or -1)
     if not 0 <= number < count:
-        message = f"{NUMBER}: expected 0 to {count - 1} with {SHARDS}={count}, found {number}"
+        expected = f"expected 0 to {count - 1} with {SHARDS}={count}"
+        message = f"{COMPLETION_INDEX}: {expected}, found {number}"
         raise InputError(message)
     return Share(number, count)

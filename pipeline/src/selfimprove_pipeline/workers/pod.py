@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
+from selfimprove_pipeline.contract.environment import COMPLETION_INDEX, TERMINATION_LOG
 from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
 from selfimprove_pipeline.contract.keys import Toolchain
 from selfimprove_pipeline.contract.manifests import CONTRACT, Index, Overlaps
@@ -22,11 +23,6 @@ from selfimprove_pipeline.run.numbers import Found, Outcome
 from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.run.survey import Survey, manifests_of, survey
 from selfimprove_pipeline.workers.events import Emitter
-
-TERMINATION_LOG: Final = "SELFIMPROVE_TERMINATION_LOG"
-"""Environment variable with the file of the termination message; it makes a process a pod."""
-COMPLETION_INDEX: Final = "JOB_COMPLETION_INDEX"
-"""Environment variable of Indexed Jobs with the number of this pod among those of its launch."""
 
 MESSAGE_BYTES: Final = 2048
 ERROR_CHARACTERS: Final = 1500

@@ -10,6 +10,7 @@ import pytest
 from selfimprove_operator.api import crd, status
 from selfimprove_pipeline.contract import recipe
 from selfimprove_pipeline.contract.recipe.base import Part
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 
 Path_ = tuple[str, ...]
 
@@ -246,7 +247,7 @@ def test_each_field_of_the_spec_is_held_or_may_change() -> None:
         for rule in crd.resource()["x-kubernetes-validations"]
     }
     fields = {str(info.alias) for info in recipe.Spec.model_fields.values()}
-    assert held == fields - crd.MUTABLE | {"iterations"}
+    assert held == fields - MUTABLE | {"iterations"}
 
 
 def test_kubernetes_volumes_are_those_that_restricted_pods_may_use() -> None:

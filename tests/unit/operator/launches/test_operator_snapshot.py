@@ -12,6 +12,7 @@ from selfimprove_operator.launches.snapshot import Snapshot
 from selfimprove_pipeline.contract import recipe
 from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.recipe import PodSettings, Run
+from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 from support import manifests, runs
 
 CHANGEABLE: dict[str, Any] = {
@@ -135,8 +136,8 @@ def test_every_field_of_the_spec_is_either_fixed_or_may_change() -> None:
     """The mutable fields are fields of the spec: a renamed one does not become immutable."""
     names = {str(info.alias) for info in recipe.Spec.model_fields.values()}
 
-    assert set(snapshot.MUTABLE) == set(CHANGEABLE)
-    assert set(snapshot.MUTABLE) <= names
+    assert set(MUTABLE) == set(CHANGEABLE)
+    assert set(MUTABLE) <= names
 
 
 def test_a_snapshot_comes_back_from_its_revision() -> None:

@@ -12,14 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-NODES: Final = "SELFIMPROVE_NODES"
-"""Environment variable with the number of machines; unset means one."""
-RENDEZVOUS: Final = "SELFIMPROVE_RENDEZVOUS"
-"""Environment variable with the HOST:PORT at which the first machine waits for the others."""
-RENDEZVOUS_ID: Final = "SELFIMPROVE_RENDEZVOUS_ID"
-"""Environment variable with a name of this launch, equal on all of its machines."""
-NUMBER: Final = "JOB_COMPLETION_INDEX"
-"""Environment variable of Indexed Jobs with the number of this pod."""
+from selfimprove_pipeline.contract.environment import (
+    COMPLETION_INDEX,
+    NODES,
+    RENDEZVOUS,
+    RENDEZVOUS_ID,
+)
 
 JOIN_SECONDS: Final = 24 * 3600
 """How long the first machines wait for the last. A cluster's own deadlines end it before."""
@@ -92,5 +90,5 @@ def nodes_of(environment: Mapping[str, str]) -> Nodes | None:
     if count == 1:
         return None
     host, _, port = environment[RENDEZVOUS].rpartition(":")
-    number = int(environment[NUMBER])
+    number = int(environment[COMPLETION_INDEX])
     return Nodes(count, number, host, int(port), environment[RENDEZVOUS_ID])
