@@ -10,7 +10,6 @@ from typing_extensions import override
 from selfimprove_pipeline.contract import recipe
 from selfimprove_pipeline.contract.keys import (
     LEFT_OUT,
-    WRONG_ANSWER,
     Iteration,
     Target,
     Toolchain,
@@ -336,7 +335,7 @@ def test_answers_are_in_the_keys_of_pairs_where_they_filter_them() -> None:
     assert changed(filtered, others[0]) == {"pair", "score"}
     assert changed(plain, others[1]) == {"score"}
     (target,) = targets("pair", plain, Digests()) or ()
-    assert WRONG_ANSWER not in target.recipe
+    assert "pairing.filters.wrongAnswer" not in target.recipe
 
 
 def test_a_baseline_is_measured_of_m0_alone_under_keys_of_its_own() -> None:

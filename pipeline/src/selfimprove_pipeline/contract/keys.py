@@ -15,11 +15,6 @@ from selfimprove_pipeline.contract.manifests import StopReason
 from selfimprove_pipeline.contract.recipe import Spec, Stage, Suite
 from selfimprove_pipeline.contract.recipe.evaluation import Baseline
 
-WRONG_ANSWER: Final = "pairing.filters.wrongAnswer"
-
-_YOUNGER: Final[Mapping[str, Any]] = {WRONG_ANSWER: False, "inference.batchInvariant": False}
-"""Fields that are younger than the keys, with the values at which keys are those from before."""
-
 SFT: Final = "sft"
 """The baseline that is a model of its own, and the part of `train` that makes it."""
 
@@ -414,11 +409,7 @@ def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
 def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     """Return the recipe values that a part depends on, its suite's own among them."""
     spec = iteration.spec
-    values = {
-        path: value
-        for path, value in recipe.fields_of(spec, stage).items()
-        if path not in _YOUNGER or value != _YOUNGER[path]
-    }
+    values = recipe.fields_of(spec, stage)
     if stage == "score":
         return {**values, "grades": GRADES} if _is_graded(iteration) else {}
     if stage == "gate":
@@ -436,14 +427,9 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
 
 
 def _with_suite(values: dict[str, Any], stage: Stage, part: str, spec: Spec) -> dict[str, Any]:
-    """Return the values of a part of a suite with the suite's own, without what it does not read.
-
-    Fields that are newer than their suite's kind are left out, as they were before.
-    """
+    """Return the values of a suite's part: those it reads, and the suite's own."""
     suite, baseline = suite_of(part, spec), baseline_of(part)
     own = recipe.fields_of(suite, stage)
-    if suite.languages is None:
-        own.pop("languages")
     if suite.has_turns:
         values.pop("evaluation.judge.positions", None)  # an answer stands alone
     if suite.has_tasks:

@@ -246,17 +246,24 @@ def part_of(info: FieldInfo) -> type[Part] | None:
 
 def stages_of(info: FieldInfo) -> tuple[Stage, ...]:
     """Return the stages whose output depends on a field."""
-    marks = [mark for mark in info.metadata if isinstance(mark, Affects)]
-    return tuple(stage for mark in marks for stage in mark.stages)
+    return tuple(stage for mark in _marks(info) for stage in mark.stages)
+
+
+def _marks(info: FieldInfo) -> list[Affects]:
+    return [mark for mark in info.metadata if isinstance(mark, Affects)]
 
 
 def fields_of(part: Part, stage: Stage) -> dict[str, Any]:
-    """Return the resolved values of a part that a stage's output depends on, by dotted path."""
+    """Return the resolved values of a part that a stage's output depends on, by dotted path.
+
+    Those are left out at which a field is in no key (`Affects.unless`).
+    """
     values = part.model_dump(mode="json", by_alias=True)
     return {
-        path: _value_at(values, path)
+        path: value
         for path, info in fields(type(part))
         if stage in stages_of(info)
+        and (value := _value_at(values, path)) not in [v for m in _marks(info) for v in m.unless]
     }
 
 

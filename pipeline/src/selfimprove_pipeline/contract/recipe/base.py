@@ -40,11 +40,18 @@ class Affects:
     """The stages whose output depends on the field that carries this mark."""
 
     stages: tuple[Stage, ...]
+    unless: tuple[Any, ...] = ()
+    """unless the field has one of these values: then it is in no key."""
 
 
-def affects(*stages: Stage) -> Affects:
-    """Return the mark for a field, which stands beside its type in Annotated."""
-    return Affects(stages)
+def affects(*stages: Stage, unless: tuple[Any, ...] = ()) -> Affects:
+    """Return the mark for a field, which stands beside its type in Annotated.
+
+    A field that is newer than artifacts in people's buckets names in `unless` the value at which
+    everything is as before it existed. Otherwise it changes the key of each of them, and all are
+    computed again.
+    """
+    return Affects(stages, unless)
 
 
 @dataclass(frozen=True)

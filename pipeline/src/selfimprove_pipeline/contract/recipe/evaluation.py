@@ -100,7 +100,7 @@ class Suite(Part):
 
     languages: Annotated[
         Annotated[tuple[Language, ...], Field(min_length=1, max_length=64)] | None,
-        affects("evaluate", "judge"),
+        affects("evaluate", "judge", unless=(None,)),
     ] = None
     """languages to evaluate in; untrained ones are reported separately. Default: the run's
     languages."""

@@ -146,7 +146,9 @@ class Inference(Part):
     """engines is the number of copies of the model in one pod, which share the work. Default: one
     per tensorParallelSize GPUs, and one on CPUs."""
 
-    batch_invariant: Annotated[bool, affects("generate", "translate", "evaluate")] = False
+    batch_invariant: Annotated[
+        bool, affects("generate", "translate", "evaluate", unless=(False,))
+    ] = False
     """batchInvariant makes each row's text independent of the rows beside it, and so of the number
     of engines and of interruptions. It is slower and needs GPUs of compute capability 9.0 or more.
     Default: false."""
@@ -193,7 +195,7 @@ class Filters(Part):
     repetition: Annotated[bool, affects("pair")] = by_profile()
     """repetition drops pairs whose chosen text has five equal lines."""
 
-    wrong_answer: Annotated[bool, affects("pair")] = False
+    wrong_answer: Annotated[bool, affects("pair", unless=(False,))] = False
     """wrongAnswer drops pairs whose chosen text does not match the prompt's `answer`, by number if
     it has one. Every prompt then needs an answer. Default: false."""
 
