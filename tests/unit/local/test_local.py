@@ -13,10 +13,11 @@ from selfimprove_pipeline.contract.errors import InputError, SelfImproveError, T
 from selfimprove_pipeline.contract.keys import Toolchain
 from selfimprove_pipeline.contract.manifests import Index
 from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.stages import WORKERS, Worker
 from selfimprove_pipeline.local import runner
 from selfimprove_pipeline.run import ledger, status
 from selfimprove_pipeline.run.setting import Setting
-from selfimprove_pipeline.run.survey import WORKERS, Worker, manifest_of, survey
+from selfimprove_pipeline.run.survey import manifest_of, survey
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from support.runs import run
@@ -58,7 +59,7 @@ class Committing:
         """Commit what is missing of the worker's stages."""
         self.spawned.append((worker, index))
         model = ledger.model_at(self.setting, index)
-        for name in dict(WORKERS)[worker]:
+        for name in WORKERS[worker]:
             found = survey(self.setting.iteration(index, model), self.setting.repository.manifest)
             if name in found and name in self.stages:
                 for target in found[name].missing:

@@ -10,11 +10,12 @@ from typing_extensions import override
 
 from selfimprove_pipeline.contract.errors import InputError, TryAgainError
 from selfimprove_pipeline.contract.rows import Answer, Prompt, Translation, lines
+from selfimprove_pipeline.contract.stages import WORKERS
 from selfimprove_pipeline.engine import Engine
 from selfimprove_pipeline.engine.transformers_engine import TransformersEngine
 from selfimprove_pipeline.machine import devices
 from selfimprove_pipeline.run.setting import Setting
-from selfimprove_pipeline.run.survey import INFERENCE, StageState, are_finished, survey
+from selfimprove_pipeline.run.survey import StageState, are_finished, survey
 from selfimprove_pipeline.store.folder import FolderStore
 from selfimprove_pipeline.store.repository import Repository
 from selfimprove_pipeline.workers import inference
@@ -146,7 +147,7 @@ def test_rows_of_a_failing_endpoint_are_kept_and_the_engine_is_not_needed_again(
         assert before == 4 * NUM_PROMPTS
         assert len(endpoint.asked) == before + 1
         found = survey(setting.iteration(0, setting.base), setting.repository.manifest)
-        assert are_finished(found, INFERENCE)
+        assert are_finished(found, WORKERS["inference"])
 
 
 def test_an_answer_without_tags_is_asked_for_again_and_then_counted(tmp_path: Path) -> None:

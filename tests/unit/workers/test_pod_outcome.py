@@ -10,9 +10,9 @@ from selfimprove_pipeline.cli import show
 from selfimprove_pipeline.contract.environment import COMPLETION_INDEX, TERMINATION_LOG
 from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
 from selfimprove_pipeline.contract.manifests import Manifest
+from selfimprove_pipeline.contract.stages import TABLE
 from selfimprove_pipeline.measuring.gates import Manifests
 from selfimprove_pipeline.run.numbers import Found, Outcome, of_stages
-from selfimprove_pipeline.run.survey import INFERENCE, LIGHT, TRAINING
 from selfimprove_pipeline.workers import pod
 from selfimprove_pipeline.workers.events import Emitter
 from support.runs import run
@@ -97,7 +97,7 @@ def test_the_numbers_of_65_languages_fit_the_last_line(log: Path) -> None:
     )
     found: Manifests = {"evaluate": evaluated(**dict.fromkeys(others, 0.5)), "pair": {"": made}}
     state = Found(100, "d" * 64, found, evaluated(**dict.fromkeys(others, 0.25)), last=100)
-    told = of_stages((*INFERENCE, *LIGHT, *TRAINING), spec, state)
+    told = of_stages(tuple(info.name for info in TABLE), spec, state)
     written = Lines()
     pod.succeeded(told, Emitter(written))  # type: ignore[arg-type]
     assert len("".join(written.lines).encode()) <= 16 << 10

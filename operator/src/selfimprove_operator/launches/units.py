@@ -13,15 +13,16 @@ from typing import Final
 from selfimprove_operator.api.status import Role, UnitName
 from selfimprove_pipeline.contract.keys import is_gated
 from selfimprove_pipeline.contract.recipe import Spec, Stage
+from selfimprove_pipeline.contract.stages import MEASURING, TABLE, WORKERS
 
 MEASURE: Final = "evaluate"
 
 STAGES: Final[Mapping[UnitName, tuple[Stage, ...]]] = {
     "check": (),
-    "inference": ("evaluate", "gate", "generate", "translate", "judge"),
-    "light": ("pair", "score"),
-    "training": ("train",),
-    "evaluate": ("evaluate", "gate", "judge"),
+    "inference": WORKERS["inference"],
+    "light": WORKERS["light"],
+    "training": WORKERS["training"],
+    MEASURE: MEASURING,
     "generate": ("generate",),
     "translate": ("translate",),
     "pair": ("pair",),
@@ -30,7 +31,7 @@ STAGES: Final[Mapping[UnitName, tuple[Stage, ...]]] = {
     "report": (),
     "delete": (),
 }
-FUSED: Final[tuple[UnitName, ...]] = ("inference", "light", "training")
+FUSED: Final[tuple[UnitName, ...]] = tuple(WORKERS)
 SEPARATE: Final[tuple[UnitName, ...]] = (
     "evaluate",
     "generate",
@@ -122,7 +123,5 @@ def _unit(name: UnitName, spec: Spec) -> Unit:
 
 
 def _role(name: UnitName) -> Role:
-    stages = STAGES[name]
-    if "train" in stages:
-        return "training"
-    return "light" if not stages or stages[0] in STAGES["light"] else "inference"
+    workers = {info.name: info.worker for info in TABLE}
+    return workers[STAGES[name][0]] if STAGES[name] else "light"

@@ -1,39 +1,52 @@
-"""The table of stages: what each one reads and writes, and where it runs."""
+"""The table of stages: their order, and which worker runs them.
 
+Whatever needs to know a stage's place reads it here: survey, local runner, workers, the operator's
+units, pods and the report. docs/architecture.md says what each stage reads and writes.
+"""
+
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, get_args
 
 from selfimprove_pipeline.contract.recipe import Stage
 
-Image = Literal["inference", "light", "training"]
+Worker = Literal["inference", "light", "training"]
+"""The processes of an iteration, in their order. On a cluster each has an image of its own."""
 
 
 @dataclass(frozen=True)
 class StageInfo:
-    """One row of the table: what a stage reads and writes, and where it runs."""
+    """One row of the table."""
 
     name: Stage
-    reads: tuple[str, ...]
-    writes: str
-    image: Image
-    needs_gpu: bool
+    worker: Worker
+    measures: bool = False
+    """measures a model, the last one too; all other stages make the next model."""
+    is_without_engine: bool = False
+    """is_without_engine: it comes last in its worker, when the engine has ended."""
 
 
 TABLE: Final = (
-    StageInfo("evaluate", ("model", "suites"), "<language>.jsonl a suite", "inference", True),
-    StageInfo("gate", ("answers", "answers of M_(t-1)"), "languages.jsonl", "inference", False),
-    StageInfo(
-        "judge", ("answers", "other answers"), "<language>.jsonl a suite", "inference", False
-    ),
-    StageInfo("generate", ("model", "prompts"), "<language>.jsonl", "inference", True),
-    StageInfo("translate", ("model", "answers"), "<source>_<target>.jsonl", "inference", True),
-    StageInfo(
-        "pair", ("prompts", "answers", "translations"), "pairs.jsonl, drops.jsonl", "light", False
-    ),
-    StageInfo("score", ("pairs", "gold answers or a judge"), "scores.jsonl", "light", False),
-    StageInfo("train", ("model", "pairs"), "a Hugging Face folder", "training", True),
+    StageInfo("evaluate", "inference", measures=True),
+    StageInfo("gate", "inference", measures=True),
+    StageInfo("judge", "inference", measures=True, is_without_engine=True),
+    StageInfo("generate", "inference"),
+    StageInfo("translate", "inference"),
+    StageInfo("pair", "light"),
+    StageInfo("score", "light"),
+    StageInfo("train", "training"),
 )
-"""The stages of an iteration in their order; `reference` is a pass inside `train`."""
+"""The stages of an iteration in the order of what they read; `reference` is a pass of `train`."""
 
-MEASURING: Final[tuple[Stage, ...]] = ("evaluate", "gate", "judge")
-"""Stages of the last model, which is measured and nothing else."""
+MEASURING: Final = tuple(info.name for info in TABLE if info.measures)
+"""Stages of the last model, which is only measured."""
+
+WORKERS: Final[Mapping[Worker, tuple[Stage, ...]]] = {
+    worker: tuple(
+        info.name
+        for info in sorted(TABLE, key=lambda info: info.is_without_engine)
+        if info.worker == worker
+    )
+    for worker in get_args(Worker)
+}
+"""The stages that each worker finishes, in the order in which it runs them."""

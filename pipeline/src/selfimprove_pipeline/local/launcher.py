@@ -6,9 +6,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from selfimprove_pipeline.contract.manifests import Index
+from selfimprove_pipeline.contract.stages import Worker
 from selfimprove_pipeline.local import progress, runner
 from selfimprove_pipeline.local.processes import Processes
-from selfimprove_pipeline.run import opening, survey
+from selfimprove_pipeline.run import opening
 from selfimprove_pipeline.run.setting import Setting
 
 ONLY_EVALUATE = "--only-evaluate"
@@ -49,7 +50,7 @@ class _Counted:
     spawn: Callable[[str, int], None]
     count: int = 0
 
-    def __call__(self, worker: survey.Worker, index: int) -> None:
+    def __call__(self, worker: Worker, index: int) -> None:
         self.count += 1
         self.spawn(worker, index)
 

@@ -9,13 +9,12 @@ from typing import Protocol
 
 from selfimprove_pipeline.contract.errors import TryAgainError
 from selfimprove_pipeline.contract.manifests import Index
+from selfimprove_pipeline.contract.stages import WORKERS, Worker
 from selfimprove_pipeline.run import overlaps
 from selfimprove_pipeline.run.ledger import Ledger
 from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.run.survey import (
-    WORKERS,
     Survey,
-    Worker,
     are_finished,
     expect_finished,
     survey,
@@ -68,7 +67,7 @@ def _iterate(
     model = setting.base
     for index in range(setting.last + 1):
         found = _state(setting, ledger, index, model)
-        for worker, names in WORKERS:
+        for worker, names in WORKERS.items():
             if are_finished(found, names):
                 continue
             on_worker(worker, index)

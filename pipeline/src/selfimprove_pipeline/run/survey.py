@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Any
 
 from selfimprove_pipeline.contract import keys, stages
 from selfimprove_pipeline.contract.errors import SelfImproveError
@@ -10,10 +10,6 @@ from selfimprove_pipeline.contract.keys import Iteration, Target
 from selfimprove_pipeline.contract.manifests import Manifest, timestamp
 from selfimprove_pipeline.contract.recipe import Stage
 from selfimprove_pipeline.measuring import gates
-
-INFERENCE: tuple[Stage, ...] = ("evaluate", "gate", "generate", "translate", "judge")
-LIGHT: tuple[Stage, ...] = ("pair", "score")
-TRAINING: tuple[Stage, ...] = ("train",)
 
 FindManifest = Callable[[Stage, str], Manifest | None]
 
@@ -88,16 +84,6 @@ def stages_of(iteration: Iteration) -> Iterator[Stage]:
 def are_finished(found: Survey, names: tuple[Stage, ...]) -> bool:
     """Return whether each of some stages is finished or not part of the iteration."""
     return all(found[name].is_finished for name in names if name in found)
-
-
-Worker = Literal["inference", "light", "training"]
-
-WORKERS: Final[tuple[tuple[Worker, tuple[Stage, ...]], ...]] = (
-    ("inference", INFERENCE),
-    ("light", LIGHT),
-    ("training", TRAINING),
-)
-"""The processes of an iteration in their order, and the stages that each one finishes."""
 
 
 def expect_finished(found: Survey, names: tuple[Stage, ...], worker: str) -> None:

@@ -14,6 +14,7 @@ from typing import Final
 from selfimprove_pipeline.contract import manifests
 from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
 from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.stages import WORKERS
 from selfimprove_pipeline.machine import devices
 from selfimprove_pipeline.report import publish
 from selfimprove_pipeline.run import ledger, numbers, opening, overlaps, sizing, status, survey
@@ -33,7 +34,7 @@ from selfimprove_pipeline.workers import (
 )
 from selfimprove_pipeline.workers.events import Emitter
 
-STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(survey.WORKERS)
+STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(WORKERS.items())
 """Stages of the workers of an iteration."""
 
 WARNING_CHARACTERS: Final = 300

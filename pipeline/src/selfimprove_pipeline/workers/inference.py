@@ -15,13 +15,14 @@ from selfimprove_pipeline.contract import keys
 from selfimprove_pipeline.contract.keys import Target
 from selfimprove_pipeline.contract.recipe import Stage
 from selfimprove_pipeline.contract.rows import Answer, Evaluated, Grade, Prompt, Reply, Verdict
+from selfimprove_pipeline.contract.stages import WORKERS
 from selfimprove_pipeline.engine import Completion, Engine
 from selfimprove_pipeline.measuring import answers
 from selfimprove_pipeline.method import generate
 from selfimprove_pipeline.method.rendering import Renderer
 from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.run.shards import Share
-from selfimprove_pipeline.run.survey import INFERENCE, Survey, are_finished, survey
+from selfimprove_pipeline.run.survey import Survey, are_finished, survey
 from selfimprove_pipeline.workers import gating
 from selfimprove_pipeline.workers.tasks import Follower, Made, Rows, Task, as_they_are, translate
 from selfimprove_pipeline.workers.tasks import judge as judging
@@ -43,7 +44,7 @@ def work(  # noqa: PLR0913  what a worker of stages gets, and how the engine sta
     start: StartEngine,
     on_progress: OnProgress,
     *,
-    names: tuple[Stage, ...] = INFERENCE,
+    names: tuple[Stage, ...] = WORKERS["inference"],
 ) -> None:
     """Make every missing artifact of some of the stages of this process of an iteration."""
     iteration = setting.iteration(index, model)

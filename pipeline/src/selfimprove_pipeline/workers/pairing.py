@@ -9,11 +9,12 @@ from selfimprove_pipeline.contract import keys
 from selfimprove_pipeline.contract.keys import Target
 from selfimprove_pipeline.contract.recipe import Stage
 from selfimprove_pipeline.contract.rows import Answer, Drop, Pair, Translation, lines
+from selfimprove_pipeline.contract.stages import WORKERS
 from selfimprove_pipeline.measuring import reward_accuracy
 from selfimprove_pipeline.method import pair
 from selfimprove_pipeline.method.pair import Paired, Texts
 from selfimprove_pipeline.run.setting import Model, Setting
-from selfimprove_pipeline.run.survey import LIGHT, Survey, manifest_of, survey
+from selfimprove_pipeline.run.survey import Survey, manifest_of, survey
 from selfimprove_pipeline.text import languages
 from selfimprove_pipeline.workers.tasks import grade_pairs
 from selfimprove_pipeline.workers.tasks.collect import OnProgress
@@ -31,7 +32,7 @@ def work(
     model: Model,
     on_progress: OnProgress,
     *,
-    names: tuple[Stage, ...] = LIGHT,
+    names: tuple[Stage, ...] = WORKERS["light"],
 ) -> None:
     """Make the missing artifacts of `pair`, `score` or both of an iteration."""
     iteration = setting.iteration(index, model)
