@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 import yaml
 from pydantic import Field, StringConstraints, ValidationError, model_validator
@@ -11,9 +11,6 @@ from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.recipe import Pods
 from selfimprove_pipeline.contract.recipe.base import Name, Part
 from selfimprove_pipeline.contract.recipe.sources import CaRef
-
-PATH_VARIABLE: Final = "SELFIMPROVE_SETTINGS"
-DEFAULT_PATH: Final = Path("/etc/selfimprove/settings.yaml")
 
 Engine = Literal["vllm", "transformers"]
 

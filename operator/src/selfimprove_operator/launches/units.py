@@ -119,9 +119,5 @@ def _unit(name: UnitName, spec: Spec) -> Unit:
         stages = tuple(stage for stage in stages if stage != "evaluate")
     if not any(suite.is_judged for suite in spec.evaluation.suites):
         stages = tuple(stage for stage in stages if stage != "judge")
-    return Unit(name, _role(name), stages)
-
-
-def _role(name: UnitName) -> Role:
-    workers = {info.name: info.worker for info in TABLE}
-    return workers[STAGES[name][0]] if STAGES[name] else "light"
+    role: Role = next((info.worker for info in TABLE if info.name in STAGES[name]), "light")
+    return Unit(name, role, stages)

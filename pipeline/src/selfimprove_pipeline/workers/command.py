@@ -7,7 +7,6 @@ pod adds what nobody beside it could know: it notes in the run's index and tells
 import os
 import time
 from argparse import Namespace
-from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
 
@@ -33,9 +32,6 @@ from selfimprove_pipeline.workers import (
     training,
 )
 from selfimprove_pipeline.workers.events import Emitter
-
-STAGES: Final[Mapping[str, tuple[Stage, ...]]] = dict(WORKERS.items())
-"""Stages of the workers of an iteration."""
 
 WARNING_CHARACTERS: Final = 300
 """Characters of a warning that fit into the termination message, whatever their script."""
@@ -146,7 +142,7 @@ def _model(worker: str, setting: Setting, index: int) -> Model:
 
 def _names(arguments: Namespace) -> tuple[Stage, ...]:
     """Return the stages that are asked for, in their order."""
-    all_names = STAGES[arguments.worker]
+    all_names = WORKERS[arguments.worker]
     asked = arguments.stages or all_names
     if unknown := [name for name in asked if name not in all_names]:
         message = f"--stages: expected some of {', '.join(all_names)}, found {', '.join(unknown)}"
