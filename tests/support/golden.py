@@ -2,8 +2,8 @@
 
 Versions of packages are fixed, so the numbers are the same on every machine. Inputs of keys are
 words in place of digests, so that a changed digest changes nothing but its own entry.
-After a wanted change `SELFIMPROVE_WRITE_GOLDEN=1 pytest tests/unit/test_golden_keys.py` writes
-the file anew; what had been computed under the old keys is then computed again by every run.
+After a wanted change `SELFIMPROVE_WRITE_GOLDEN=1 pytest tests/unit/contract/test_golden_keys.py`
+writes the file anew; what had been computed under the old keys is then computed again by every run.
 """
 
 import dataclasses

@@ -2,7 +2,7 @@
 
 Each folder of tests/data/manifests has a run, settings where they are its own, and a file for
 each launch (`<iteration>-<unit>.yaml`), the ControllerRevision and the NetworkPolicy. After a
-wanted change `SELFIMPROVE_WRITE_GOLDEN=1 pytest tests/unit/test_operator_jobs.py` writes them
+wanted change `SELFIMPROVE_WRITE_GOLDEN=1 pytest -k manifests tests/unit/operator` writes them
 anew; the difference is for a person to read.
 """
 
