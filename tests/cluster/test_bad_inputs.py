@@ -15,7 +15,7 @@ import pytest
 
 from support.cli import MINIATURE, Cli
 from support.kube import JSON, Kube, kubectl, name_of
-from support.live_runs import LiveRun
+from support.live_runs import LiveRun, condition_of
 from support.operators import OperatorProcess
 from support.places import Place, place
 from support.s3 import Server
@@ -155,11 +155,11 @@ def test_what_a_run_waits_for_is_shown_in_time(
     """Progressing has the reason and a line with what to look for; nothing has ended."""
     wrong, run = WRONG[name], runs[name]
     status = run.until(
-        lambda _: run.condition("Progressing").get("reason") in wrong.reason.split("|"),
+        lambda status: condition_of(status, "Progressing").get("reason") in wrong.reason.split("|"),
         within=SHOWN_SECONDS,
         what=wrong.reason,
     )
-    message = run.condition("Progressing")["message"]
+    message = condition_of(status, "Progressing")["message"]
 
     assert all(words in message for words in wrong.says), message
     assert "\n" not in message

@@ -18,7 +18,7 @@ from selfimprove_operator.api.status import (
 from support import faults
 from support.faults import Witness
 from support.kube import JSON, Kube, eventually, is_finished, name_of
-from support.live_runs import LiveRun
+from support.live_runs import LiveRun, condition_of
 from support.operators import OperatorProcess
 from support.places import Place, digests
 
@@ -133,7 +133,7 @@ def test_suspended_and_resumed_in_every_stage(
         run.until_at(unit, iteration)
         run.patch(suspend=True)
         run.until(
-            lambda _: run.condition("Suspended").get("status") == "True",
+            lambda status: condition_of(status, "Suspended").get("status") == "True",
             within=90,
             what=f"suspended in {unit}",
         )

@@ -11,6 +11,7 @@ from selfimprove_operator.api.status import LABEL_LAUNCH, LABEL_UNIT
 from support import faults
 from support.faults import Witness
 from support.kube import JSON, Kube, eventually, is_live
+from support.live_runs import condition_of
 from support.operators import OperatorProcess
 from support.places import Place
 
@@ -74,7 +75,7 @@ def test_two_operators_do_nothing_twice(
     assert sorted(units) == sorted(SEPARATE)
     rows = here.rows(run, 0, "generate")
     assert all(len({row["id"] for row in found}) == len(found) == 16 for found in rows.values())
-    assert all(stage["state"] == "Succeeded" for stage in status["stages"])
+    assert {stage["state"] for stage in status["stages"]} == {"Succeeded"}, status["stages"]
 
 
 @pytest.mark.usefixtures("operator")
@@ -169,7 +170,7 @@ def test_a_run_waits_for_quota_without_a_deadline(
     first.until_at("inference", 0)
     second = here.apply("late", **queued, deadlines={"startSeconds": 5, "runSeconds": 600})
     second.until(
-        lambda _: second.condition("QuotaReserved").get("status") == "False",
+        lambda status: condition_of(status, "QuotaReserved").get("status") == "False",
         within=30,
         what="waiting for quota",
     )

@@ -27,6 +27,18 @@ BRIEF: Final = ("check", "light", "pair", "score", "report", "delete")
 """Units that are done within seconds."""
 
 
+def condition_of(status: JSON, kind: str) -> JSON:
+    """Return a condition of a status, empty where it is not set."""
+    conditions: list[JSON] = status.get("conditions", [])
+    return next((c for c in conditions if c["type"] == kind), {})
+
+
+def outcome_of(status: JSON) -> str | None:
+    """Return True or False where a status has the outcome, None before."""
+    value = condition_of(status, "Succeeded").get("status")
+    return value if value in ("True", "False") else None
+
+
 @dataclass(frozen=True)
 class LiveRun:
     """A run on the cluster."""
@@ -70,9 +82,8 @@ class LiveRun:
         return sorted(mine, key=lambda event: event["metadata"]["creationTimestamp"])
 
     def condition(self, kind: str) -> JSON:
-        """Return a condition, empty where it is not set."""
-        conditions: list[JSON] = self.status.get("conditions", [])
-        return next((c for c in conditions if c["type"] == kind), {})
+        """Return a condition as it is now, empty where it is not set."""
+        return condition_of(self.status, kind)
 
     def patch(self, **spec: Any) -> None:
         """Change fields of the spec."""
@@ -83,7 +94,10 @@ class LiveRun:
         self.kube.delete(KIND, self.namespace, self.name)
 
     def until(self, is_so: Callable[[JSON], object], *, within: float, what: str) -> JSON:
-        """Wait until something is so of the status, and return the status."""
+        """Wait until something is so of the status, and return that same status.
+
+        The predicate asks the status it is given: one that it read itself would be a later one.
+        """
 
         def found() -> JSON | None:
             status = self.status
@@ -93,12 +107,12 @@ class LiveRun:
 
     def until_waiting(self, reason: str, *, within: float) -> str:
         """Wait until `Progressing` has a reason, and return its message."""
-        self.until(
-            lambda _: self.condition("Progressing").get("reason") == reason,
+        status = self.until(
+            lambda status: condition_of(status, "Progressing").get("reason") == reason,
             within=within,
             what=f"Progressing with the reason {reason}",
         )
-        return str(self.condition("Progressing")["message"])
+        return str(condition_of(status, "Progressing")["message"])
 
     def until_at(self, unit: str, iteration: int, *, stage: str = "", within: float = 240) -> JSON:
         """Wait until a unit's pod works, at a stage if one is named, and return the pod.
@@ -109,8 +123,9 @@ class LiveRun:
         sign = f'"stage": "{stage}"' if stage else '"progress"'
 
         def found() -> JSON | None:
-            launch = self.status.get("launch") or {}
-            assert self.outcome is None, f"{self.name} ended before {unit} {iteration}"
+            status = self.status
+            launch = status.get("launch") or {}
+            assert outcome_of(status) is None, f"{self.name} ended before {unit} {iteration}"
             if (launch.get("unit"), launch.get("iteration", 0)) != (unit, iteration):
                 return None
             live = [p for p in self.pods_at(unit, iteration) if is_started(p) and is_live(p)]
@@ -129,13 +144,14 @@ class LiveRun:
     @property
     def outcome(self) -> str | None:
         """True or False once it is decided, None before."""
-        status = self.condition("Succeeded").get("status")
-        return status if status in ("True", "False") else None
+        return outcome_of(self.status)
 
     def until_done(self, *, within: float, succeeded: bool = True) -> JSON:
         """Wait for the outcome, which must be the expected one, and return the status."""
-        status = self.until(lambda _: self.outcome, within=within, what="an outcome")
-        assert (self.outcome == "True") is succeeded, f"{self.name} ended otherwise\n{self.dump()}"
+        status = self.until(outcome_of, within=within, what="an outcome")
+        assert (outcome_of(status) == "True") is succeeded, (
+            f"{self.name} ended otherwise\n{self.dump()}"
+        )
         return status
 
     def until_gone(self, *, within: float) -> None:
