@@ -23,10 +23,5 @@ def served(control_plane: ControlPlane) -> ControlPlane:
     definition = str(crd.TARGET)
     made = control_plane.kubectl("create", "-f", definition)
     assert made.rc == 0, made.stderr
-    # --for=condition fails where the definition has no conditions yet.
-    established = '{.status.conditions[?(@.type=="Established")].status}=True'
-    waited = control_plane.kubectl(
-        "wait", f"--for=jsonpath={established}", "--timeout=300s", "-f", definition
-    )
-    assert waited.rc == 0, waited.stderr
+    control_plane.wait_until_served(crd.definition()["metadata"]["name"])
     return control_plane

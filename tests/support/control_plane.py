@@ -20,6 +20,8 @@ from typing import Any, Final
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from support.kube import ESTABLISHED
+
 PROGRAMS: Final = ("etcd", "kube-apiserver", "kubectl")
 TOKEN: Final = "admin"  # noqa: S105  of a server that lives on loopback as long as the tests
 START_SECONDS: Final = 300
@@ -69,6 +71,11 @@ class ControlPlane:
             check=False,
         )
         return Answer(done.returncode, done.stdout, done.stderr)
+
+    def wait_until_served(self, definition: str) -> None:
+        """Wait until the server serves a custom resource."""
+        waited = self.kubectl("wait", ESTABLISHED, f"crd/{definition}", "--timeout=300s")
+        assert waited.rc == 0, waited.stderr
 
     def send(self, method: str, path: str, body: str, kind: str = "application/json") -> Reply:
         """Send a body to the API server as it is; kubectl would convert it first."""

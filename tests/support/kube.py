@@ -36,6 +36,13 @@ PATIENCE: Final = float(os.environ.get("SELFIMPROVE_TEST_PATIENCE", "3"))
 """Factor on the seconds of every wait, for a machine that has much else to do."""
 
 
+ESTABLISHED: Final = '--for=jsonpath={.status.conditions[?(@.type=="Established")].status}=True'
+"""What `kubectl wait` waits for until a definition is served.
+
+`--for=condition` fails at once on a definition that is so new that it has no conditions yet.
+"""
+
+
 def eventually(
     found: Callable[[], T | None],
     *,

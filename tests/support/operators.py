@@ -16,7 +16,7 @@ from typing import Any, Final
 import yaml
 
 from support.cli import REPOSITORY
-from support.kube import JSON, Kube, Refusal, eventually, kubectl
+from support.kube import ESTABLISHED, JSON, Kube, Refusal, eventually, kubectl
 
 CHART: Final = REPOSITORY / "charts" / "selfimprove"
 VALUES: Final = REPOSITORY / "tests" / "cluster" / "values.yaml"
@@ -142,7 +142,7 @@ def install_definition(kube: Kube, folder: Path) -> None:
     body = rendered(folder, {}, "crd")
     kubectl("apply", "--server-side", "--force-conflicts", "-f", "-", stdin=yaml.safe_dump(body))
     name = body["metadata"]["name"]
-    kubectl("wait", "--for=condition=Established", f"crd/{name}", "--timeout=300s")
+    kubectl("wait", ESTABLISHED, f"crd/{name}", "--timeout=300s")
     eventually(lambda: _is_served(kube), within=START_SECONDS, what="the definition to be served")
 
 

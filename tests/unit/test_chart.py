@@ -350,7 +350,7 @@ def test_an_api_server_takes_the_example_store(plane: ControlPlane) -> None:
 def installed(plane: ControlPlane) -> ControlPlane:
     """Install the chart where nothing runs pods."""
     _use_helm(plane, "install", "selfimprove", str(CHART), "--create-namespace")
-    plane.kubectl("wait", "--for=condition=Established", f"crd/{DEFINITION}", "--timeout=300s")
+    plane.wait_until_served(DEFINITION)
     return plane
 
 
