@@ -7,12 +7,12 @@ from typing import Any, Final
 
 import pytest
 
-from selfimprove_operator.api.status import LABEL_LAUNCH, LABEL_UNIT
+from selfimprove_operator.api.status import LABEL_LAUNCH, LABEL_RUN_UID, LABEL_UNIT
 from support import faults
 from support.faults import Witness
-from support.kube import JSON, Kube, eventually, is_live
+from support.kube import JSON, Kube, eventually, is_live, kubectl
 from support.live_runs import condition_of
-from support.operators import OperatorProcess
+from support.operators import CHART, OperatorProcess, helm
 from support.places import Place
 
 TINY: Final[JSON] = {
@@ -20,6 +20,55 @@ TINY: Final[JSON] = {
     "iterations": 1,
     "storage": {"prefix": "shared"},
 }
+
+
+REFUSED: Final = "is reserved for the operator of selfimprove"
+STOLEN: Final[JSON] = {
+    "apiVersion": "batch/v1",
+    "kind": "Job",
+    "metadata": {"name": "stolen", "labels": {LABEL_RUN_UID: "of-another-tenant"}},
+    "spec": {
+        "template": {
+            "spec": {"restartPolicy": "Never", "containers": [{"name": "a", "image": "a"}]}
+        }
+    },
+}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def guarded(here: Place) -> Iterator[None]:
+    """Reserve the labels of runs' children while the tests of this module run.
+
+    Tests, their operator and the add-ons are the user `admin` here; a tenant is not.
+    """
+    values = {
+        "enabled": True,
+        "exemptUsers": ["admin", "system:serviceaccount:kube-system:job-controller"],
+    }
+    policy = helm(
+        *("template", here.namespace, str(CHART), "-s", "templates/admissionpolicy.yaml"),
+        *("--set-json", f"admissionPolicy={json.dumps(values)}"),
+        *("--set", f"watchNamespaces={{{here.namespace}}}"),
+    )
+    kubectl("apply", "-f", "-", stdin=policy)
+    role = ("--clusterrole=edit", f"--serviceaccount={here.namespace}:default")
+    kubectl("-n", here.namespace, "create", "rolebinding", "tenant", *role)
+    eventually(lambda: REFUSED in as_tenant(here), within=60, what="the policy in force")
+    yield
+    kubectl("delete", "-f", "-", stdin=policy)
+
+
+def as_tenant(here: Place) -> str:
+    """Return what the API server has against a tenant's Job with the label of a run's child."""
+    user = f"system:serviceaccount:{here.namespace}:default"
+    done = subprocess.run(
+        ["kubectl", "-n", here.namespace, "--as", user, "create", "--dry-run=server", "-f", "-"],
+        input=json.dumps(STOLEN),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stderr
 
 
 @pytest.fixture(scope="module")

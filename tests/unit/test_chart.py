@@ -27,6 +27,7 @@ DEFINITION: Final = "selfimproveruns.selfimprove.dev"
 EVERYTHING: Final = (
     "--set=networkPolicy.operator=true,networkPolicy.runs.enabled=true",
     "--set=metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.labels.release=prometheus",
+    "--set=admissionPolicy.enabled=true",
     "--set=operator.priorityClassName=system-cluster-critical",
     "--set=storage.endpoint=https://minio:9000,storage.caRef.name=ca,storage.caRef.key=ca.crt",
     '--set-json=operator.nodeSelector={"disk":"ssd"}',
