@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import pytest
 
-from selfimprove_pipeline.contract import keys
 from selfimprove_pipeline.contract.rows import Verdict
+from selfimprove_pipeline.contract.stages import ROWS
 from selfimprove_pipeline.measuring.judged import contests as verdicts
 from selfimprove_pipeline.measuring.judged.contests import Contest
 from selfimprove_pipeline.measuring.judged.questions import Opinion, Question, id_of
@@ -250,4 +250,4 @@ def test_another_wording_needs_another_version() -> None:
     """The version is in the keys: verdicts on another question are others."""
     digest = hashlib.sha256(verdicts.TEMPLATE.encode()).hexdigest()[:16]
 
-    assert (keys.QUESTION, digest) == ("1", "0b97a25bae385709")
+    assert (ROWS["judge"].versions["question"], digest) == ("1", "0b97a25bae385709")

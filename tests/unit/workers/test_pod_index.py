@@ -12,6 +12,7 @@ from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.keys import Toolchain
 from selfimprove_pipeline.contract.manifests import Index
 from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.stages import Worker
 from selfimprove_pipeline.run import ledger
 from selfimprove_pipeline.run.setting import Model, Setting
 from selfimprove_pipeline.run.survey import manifest_of, survey
@@ -84,7 +85,7 @@ def index_of(one: Setting) -> Index:
     ],
 )
 def test_each_pod_knows_what_its_image_has(
-    tmp_path: Path, worker: str, expected: Mapping[str, str]
+    tmp_path: Path, worker: Worker, expected: Mapping[str, str]
 ) -> None:
     """The rest is what the pods before it have noted for the same iteration."""
     noted = setting(tmp_path, image("noted"))

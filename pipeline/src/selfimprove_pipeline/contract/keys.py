@@ -14,6 +14,7 @@ from selfimprove_pipeline.contract import manifests, recipe
 from selfimprove_pipeline.contract.manifests import StopReason
 from selfimprove_pipeline.contract.recipe import Spec, Stage, Suite
 from selfimprove_pipeline.contract.recipe.evaluation import Baseline
+from selfimprove_pipeline.contract.stages import ROWS
 
 SFT: Final = "sft"
 """The baseline that is a model of its own, and the part of `train` that makes it."""
@@ -48,17 +49,8 @@ _OF_ANY_TEXT: Final = (
 LEFT_OUT: Final = "gates.leftOut"
 """Where a training's key and manifest have the languages whose pairs it was not given."""
 
-GATE: Final = "1"
-"""Version of how a gate decides; a change raises it."""
-
 GRADES: Final = "1"
 """Version of how a judge is asked to grade pairs; a change raises it."""
-
-QUESTION: Final = "1"
-"""Version of what a judge is asked and of how its verdict is read; a change of either raises it."""
-
-READING: Final = "2"
-"""Version of how a text is compared with a gold answer; a change raises it. 1 was whole texts."""
 
 HARNESS: Final = "0.4.13"
 """Version of lm-eval whose tasks a suite runs, as pyproject.toml pins it."""
@@ -385,25 +377,11 @@ def grades_pairs(spec: Spec) -> bool:
 
 def versions_of(stage: Stage, toolchain: Toolchain) -> Mapping[str, str] | None:
     """Return the versions in the keys of a stage, None while they are not known."""
-    match stage:
-        case "generate":
-            return toolchain.inference
-        case "translate":
-            return toolchain.translation
-        case "evaluate":
-            if toolchain.inference is None or toolchain.light is None:
-                return None
-            return {**toolchain.inference, **toolchain.light}
-        case "gate":
-            return {"gate": GATE}
-        case "judge":
-            return None if toolchain.light is None else {**toolchain.light, "question": QUESTION}
-        case "score":
-            return None if toolchain.light is None else {**toolchain.light, "reading": READING}
-        case "pair":
-            return toolchain.light
-        case "reference" | "train":
-            return toolchain.training
+    row = ROWS[stage]
+    sections = [getattr(toolchain, section) for section in row.sections]
+    if None in sections:
+        return None
+    return {name: value for own in (*sections, row.versions) for name, value in own.items()}
 
 
 def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:

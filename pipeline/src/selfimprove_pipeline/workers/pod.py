@@ -10,13 +10,14 @@ import json
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from selfimprove_pipeline.contract.environment import COMPLETION_INDEX, TERMINATION_LOG
 from selfimprove_pipeline.contract.errors import InputError, SelfImproveError
 from selfimprove_pipeline.contract.keys import Toolchain
 from selfimprove_pipeline.contract.manifests import CONTRACT, Index, Overlaps
 from selfimprove_pipeline.contract.recipe import Stage
+from selfimprove_pipeline.contract.stages import SECTIONS, Worker
 from selfimprove_pipeline.run import ledger, numbers, status
 from selfimprove_pipeline.run.ledger import Ledger
 from selfimprove_pipeline.run.numbers import Found, Outcome
@@ -26,14 +27,6 @@ from selfimprove_pipeline.workers.events import Emitter
 
 MESSAGE_BYTES: Final = 2048
 ERROR_CHARACTERS: Final = 1500
-
-SECTIONS: Final[Mapping[str, tuple[str, ...]]] = {
-    "inference": ("inference", "translation", "light"),
-    "light": ("light",),
-    "training": ("training",),
-    "rank": ("training",),
-}
-"""Sections of the toolchain by which a worker computes; evaluations need `light` as well."""
 
 
 def is_here() -> bool:
@@ -46,9 +39,9 @@ def is_first() -> bool:
     return os.environ.get(COMPLETION_INDEX, "0") == "0"
 
 
-def equipped(setting: Setting, worker: str, index: int) -> Setting:
+def equipped(setting: Setting, worker: Worker | Literal["rank"], index: int) -> Setting:
     """Return the setting with what computes an iteration: this pod's part, the rest as noted."""
-    own = SECTIONS[worker]
+    own = SECTIONS["training" if worker == "rank" else worker]
     entry = ledger.entry_of(setting, index)
     noted = entry.toolchain if entry else {}
     sections = {
