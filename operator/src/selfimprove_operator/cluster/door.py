@@ -228,13 +228,19 @@ class Cluster(ClusterApi):
 
     @override
     async def versions(self, kind: Kind) -> dict[str, Version]:
+        def identity(found: Manifest) -> Manifest:
+            """Keep only the identity of each object while the listing is parsed, to save memory."""
+            if "uid" in found and "resourceVersion" in found:
+                return {key: found[key] for key in ("namespace", "name", "uid", "resourceVersion")}
+            return found
+
         query = {"resourceVersion": "0"}  # from the API server's watch cache, without etcd
         if kind != KIND:
             query["labelSelector"] = SELECTOR
         found: dict[str, Version] = {}
         for namespace in self._namespaces:
             call = Call("list", RESOURCES[kind], namespace, query=query, accept=_METADATA_ONLY)
-            listing = _parsed(await self._transport.ask(call), _reduced)
+            listing = _parsed(await self._transport.ask(call), identity)
             for item in listing["items"] or ():  # an empty listing of metadata has null
                 metadata = item["metadata"]
                 found[metadata["uid"]] = Version(
@@ -290,10 +296,3 @@ def _parsed(body: bytes, hook: Callable[[Manifest], Manifest] | None = None) -> 
         text = "the response of the API server is not JSON; check for a proxy in between"
         raise Unavailable(text) from error
     return parsed
-
-
-def _reduced(found: Manifest) -> Manifest:
-    """Keep only the identity of each object while a listing is parsed, to save memory."""
-    if "uid" in found and "resourceVersion" in found:
-        return {key: found[key] for key in ("namespace", "name", "uid", "resourceVersion")}
-    return found

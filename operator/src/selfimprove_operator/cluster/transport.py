@@ -112,27 +112,24 @@ class Transport:
         """
         counted = "none"
         try:
-            status, body = await self._send(call, client_timeout)
-            counted = str(status)
+            method, url, headers, sent, _ = await self._client.param_serialize(
+                _METHODS[call.verb],
+                call.path,
+                query_params=list(call.query.items()),
+                header_params=call.headers,
+                body=call.body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(
+                method, url, headers, sent, _request_timeout=client_timeout
+            )
+            body: bytes = await response.read()  # type: ignore[no-untyped-call]
+            counted = str(response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
             text = f"the API server does not respond: {error or type(error).__name__}"
             raise Unavailable(text) from error
         finally:
             self._count(call.verb, call.counted_as, counted)
-        if status >= 400:  # noqa: PLR2004  HTTP's own range
-            raise refusal(status, body)
+        if response.status >= 400:  # noqa: PLR2004  HTTP's own range
+            raise refusal(response.status, body)
         return body
-
-    async def _send(self, call: Call, client_timeout: aiohttp.ClientTimeout) -> tuple[int, bytes]:
-        method, url, headers, body, _ = await self._client.param_serialize(
-            _METHODS[call.verb],
-            call.path,
-            query_params=list(call.query.items()),
-            header_params=call.headers,
-            body=call.body,
-            auth_settings=["BearerToken"],
-        )
-        response = await self._client.call_api(
-            method, url, headers, body, _request_timeout=client_timeout
-        )
-        return response.status, await response.read()  # type: ignore[no-untyped-call]

@@ -18,7 +18,7 @@ LIMIT_SECONDS: Final = 600.0
 
 
 def decide(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Remove the artifacts of a deleted run, then its finalizer."""
+    """Remove the artifacts of a deleted run with the unit `delete`, then its finalizer."""
     run = draft.run
     if status.FINALIZER not in run.finalizers:
         return
@@ -38,11 +38,6 @@ def decide(draft: Draft, observed: Observed, spec: Spec) -> None:
         draft.act(RecordEvent("Warning", "ArtifactsLeft", message), SetFinalizer(is_wanted=False))
         return
     draft.wake_in(left)
-    _remove(draft, observed, spec)
-
-
-def _remove(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Run the unit `delete`, once everything else of the run has ended."""
     if draft.status.launch is None or draft.status.launch.unit != "delete":
         draft.update(launch=Launch(unit="delete", iteration=0, waiting_since=draft.stamp))
         draft.say("removing the artifacts of the run")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from selfimprove_operator.api import reasons
-from selfimprove_operator.api.reasons import AnyReason, Reason
+from selfimprove_operator.api.reasons import AnyReason
 from selfimprove_operator.decisions.observed import Child, Pod
 
 EXIT_INPUT: Final = 2
@@ -60,29 +60,27 @@ def ending(child: Child) -> Ending:
     wrong = [pod for pod in child.pods if pod.exit_code == EXIT_INPUT and _error_line(pod)]
     if wrong:
         return Ending("Input", "InputError", _error_line(wrong[0]))
+    reason: AnyReason
     for pod in child.pods:
         if pod.disruption:
             reason = reasons.of_kubernetes(pod.disruption, default="Disrupted")
             return Ending("Disruption", reason, f"pod {pod.name} was removed from its node")
     failed = [pod for pod in child.pods if pod.exit_code not in (None, 0)]
-    if failed:
-        return _ending_of_pod(min(failed, key=lambda pod: pod.finished_at))
-    message = f"the pods of Job {child.name} are gone ({child.reason}: {child.message})"
-    return Ending("Disruption", "PodLost", message)
-
-
-def _ending_of_pod(pod: Pod) -> Ending:
+    if not failed:
+        message = f"the pods of Job {child.name} are gone ({child.reason}: {child.message})"
+        return Ending("Disruption", "PodLost", message)
+    pod = min(failed, key=lambda pod: pod.finished_at)
     line = _error_line(pod)
     if pod.reason == "OOMKilled":
         message = f"pod {pod.name} exceeded its memory limit; raise it in spec.pods.*.resources"
         return Ending("Failure", "OOMKilled", message)
     if pod.exit_code == EXIT_NOT_STARTED:
         return Ending("Disruption", "StartError", line or f"pod {pod.name} could not be started")
-    # SIGKILL alone may be the kernel's; of a deleted pod it is the end of the grace period.
+    # SIGKILL alone may come from the kernel. A deleted pod gets it after its grace period.
     is_killed = pod.exit_code == EXIT_KILLED and pod.deleted_at is not None
     if is_killed or pod.exit_code == EXIT_TERMINATED:
         return Ending("Disruption", "PodTerminated", line or f"pod {pod.name} was terminated")
-    reason: Reason = "TryAgain" if pod.exit_code == EXIT_TRY_AGAIN else "Error"
+    reason = "TryAgain" if pod.exit_code == EXIT_TRY_AGAIN else "Error"
     line = line or f"pod {pod.name} exited with code {pod.exit_code}; see its log"
     return Ending("Failure", reason, line)
 

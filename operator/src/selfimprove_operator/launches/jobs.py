@@ -26,7 +26,21 @@ def manifests(blueprint: Blueprint) -> tuple[Object, ...]:
         "metadata": metadata,
         "spec": {**suspended, **_job_spec(blueprint)},
     }
-    return (_service(blueprint), job) if blueprint.has_service else (job,)
+    if not blueprint.has_service:
+        return (job,)
+    # Ranks need host names before they are ready: they are ready only once they have met.
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": blueprint.metadata(),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": blueprint.name},
+            "ports": [{"name": "rendezvous", "port": pods.RENDEZVOUS_PORT}],
+        },
+    }
+    return (service, job)
 
 
 def _job_spec(blueprint: Blueprint) -> Object:
@@ -54,21 +68,6 @@ def _job_spec(blueprint: Blueprint) -> Object:
             ]
         },
         "template": pods.template(blueprint),
-    }
-
-
-def _service(blueprint: Blueprint) -> Object:
-    """Return the headless Service that gives ranks host names, even before they are ready."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": blueprint.metadata(),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": blueprint.name},
-            "ports": [{"name": "rendezvous", "port": pods.RENDEZVOUS_PORT}],
-        },
     }
 
 

@@ -115,17 +115,12 @@ def take(run: Run, settings: Settings, multi_node: MultiNode) -> Snapshot:
         multi_node=multi_node,
         version=VERSION,
     )
-    _refuse_if_too_large(taken)
-    return taken
-
-
-def _refuse_if_too_large(snapshot: Snapshot) -> None:
-    size = len(run_file(snapshot, iterations=100).encode())
+    size = len(run_file(taken, iterations=100).encode())
     if size <= RUN_FILE_LIMIT:
-        return
+        return taken
     sizes = {}
     for path, _ in recipe.fields():
-        value: Any = snapshot.run["spec"]
+        value: Any = spec
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
         sizes[path] = len(rows.canonical(value))

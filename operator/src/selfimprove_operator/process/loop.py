@@ -91,22 +91,18 @@ class Loop:
         try:
             # The status first: after a crash the next process reads there what was to be done.
             if decision.status != run.status:
-                run, is_fresh = await self._write(run, decision.status), True
+                body = await self.cluster.patch_status(
+                    *key, _dumped(decision.status), run.resource_version, old=_dumped(run.status)
+                )
+                self.listener.moved(run.status, decision.status)
+                # The cache needs it now: the watch event of our own write comes later.
+                self.index.put_run(body)
+                run, is_fresh = self.index.run(key) or run, True
             for action in decision.actions:
                 await self._do(action, run, is_fresh=is_fresh)
         except (Conflict, Missing):
             await self._read_again(key)
         return decision.wake_seconds
-
-    async def _write(self, run: Run, status: Status) -> Run:
-        """Write a run's status unless the run has changed meanwhile, and return the new run."""
-        body = await self.cluster.patch_status(
-            run.namespace, run.name, _dumped(status), run.resource_version, old=_dumped(run.status)
-        )
-        self.listener.moved(run.status, status)
-        # The cache gets the answer at once: the watch event of our own write comes later.
-        self.index.put_run(body)
-        return self.index.run(run.key) or run
 
     async def _read_again(self, key: Key) -> None:
         """Refresh the cached run after a conflict, and reconcile it again."""
@@ -148,10 +144,10 @@ class Loop:
 
         A run whose status was written a moment ago (`is_fresh`) need not be read again.
         """
-        if not is_fresh and not (await self._is_current(run) and await self._is_alone(run)):
-            return
         launch = run.status.launch
         assert launch is not None, "a launch is in the status before it is created"  # noqa: S101
+        if not is_fresh and not await self._can_create(run, launch):
+            return
         is_first = launch.unit == "check"
         resolved, owner = plan.resolved_run(run), plan.owner_of(run)
         unit = units.unit(launch.unit, resolved.spec, launch.iteration)
@@ -173,31 +169,26 @@ class Loop:
         else:
             self._know(run, refusal=None)
 
-    async def _is_current(self, run: Run) -> bool:
-        """Return whether the cached run is up to date; if not, refresh it."""
+    async def _can_create(self, run: Run, launch: Launch) -> bool:
+        """Return whether the cached run is up to date, and no pod of an earlier launch is left."""
         body = await self.cluster.read("SelfImproveRun", run.namespace, run.name)
-        if body is not None and body["metadata"]["resourceVersion"] == run.resource_version:
+        if body is None or body["metadata"]["resourceVersion"] != run.resource_version:
+            await self._read_again(run.key)
+            return False
+        if launch.number == 0:
             return True
-        await self._read_again(run.key)
-        return False
-
-    async def _is_alone(self, run: Run) -> bool:
-        """Return whether no pod of an earlier launch is left, whatever the cache says."""
-        launch = run.status.launch
-        if launch is None or launch.number == 0:
-            return True
-        ours = (launch.unit, str(launch.iteration), str(launch.number))
+        wanted = (launch.unit, str(launch.iteration), str(launch.number))
         names = (LABEL_UNIT, LABEL_ITERATION, LABEL_LAUNCH)
-        is_alone = True
-        for body in await self.cluster.pods_of(run.namespace, run.uid):
-            labels = body["metadata"].get("labels", {})
-            is_ours = tuple(labels.get(name) for name in names) == ours
-            if not is_ours and not observed.pod(body).is_finished:
-                self.index.put_pod(body)
-                is_alone = False
-        if not is_alone:
+        is_free = True
+        for pod in await self.cluster.pods_of(run.namespace, run.uid):
+            labels = pod["metadata"].get("labels", {})
+            is_earlier = tuple(labels.get(name) for name in names) != wanted
+            if is_earlier and not observed.pod(pod).is_finished:
+                self.index.put_pod(pod)
+                is_free = False
+        if not is_free:
             self.again(run.key)
-        return is_alone
+        return is_free
 
     async def _adopt(self, run: Run, wanted: Manifest, found: Manifest) -> None:
         """Put a Job that was created, or was there already, into the cache, with our labels.

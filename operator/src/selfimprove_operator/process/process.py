@@ -24,7 +24,7 @@ from selfimprove_operator.process.loop import Loop
 from selfimprove_operator.process.metrics import Metrics
 from selfimprove_operator.process.reporter import Reporter
 from selfimprove_operator.watching import resync
-from selfimprove_operator.watching.index import Index, Key
+from selfimprove_operator.watching.index import Index
 from selfimprove_operator.watching.queue import Queue
 from selfimprove_operator.watching.resync import Difference
 
@@ -93,19 +93,16 @@ class Process:
         )
         queue = Queue(loop.reconcile, metrics.reconciled)
         process = cls(index, queue, loop, metrics, reporter, cluster, AsyncExitStack())
-        await process._begin(port)
-        return process
-
-    async def _begin(self, port: int) -> None:
-        """Start what runs in the background; `stop` ends it in the reverse order."""
-        self.metrics.watch_depth(lambda: self.queue.depth)
+        metrics.watch_depth(lambda: queue.depth)
         for kind in KINDS:
-            self.metrics.watch_age(kind, partial(self._age, kind))
-        self.stack.push_async_callback(self.cluster.close)
-        await self.stack.enter_async_context(server.serving(port, self.metrics, live=self._live))
-        for work in (self.queue.work(WORKERS), self.reporter.post(), self._resync()):
-            self.tasks.append(asyncio.create_task(work))
-        self.stack.push_async_callback(self._end_tasks)
+            metrics.watch_age(kind, partial(process._age, kind))
+        # `stop` closes in the reverse order: tasks end before the connections that they use.
+        process.stack.push_async_callback(cluster.close)
+        await process.stack.enter_async_context(server.serving(port, metrics, live=process._live))
+        for work in (queue.work(WORKERS), reporter.post(), process._resync()):
+            process.tasks.append(asyncio.create_task(work))
+        process.stack.push_async_callback(process._end_tasks)
+        return process
 
     async def _end_tasks(self) -> None:
         for task in self.tasks:
@@ -119,28 +116,23 @@ class Process:
     def changed(self, kind: Kind, body: JSONObject, *, is_deleted: bool) -> None:
         """Update the cache with a watch event, and put its run into the work queue."""
         self.seen[kind] = time.time()
-        key: Key | None
+        uid, key = body["metadata"]["uid"], None
         match kind:
             case "Job":
                 key = self.index.drop_job(body) if is_deleted else self.index.put_job(body)
             case "Pod":
                 key = self.index.drop_pod(body) if is_deleted else self.index.put_pod(body)
+            case _ if is_deleted:
+                self.metrics.gone(uid)
+                key = self.index.drop_run(body)
             case _:
-                key = self._run_changed(body, is_deleted=is_deleted)
+                key = self.index.put_run(body)
+                run = self.index.run(key)
+                if run is not None:
+                    self.metrics.seen(uid, run.status)
         if key is not None:
             is_new = kind == status.KIND and "startTime" not in body.get("status", {})
             self.queue.add(key, is_new=is_new)
-
-    def _run_changed(self, body: JSONObject, *, is_deleted: bool) -> Key:
-        uid = body["metadata"]["uid"]
-        if is_deleted:
-            self.metrics.gone(uid)
-            return self.index.drop_run(body)
-        key = self.index.put_run(body)
-        run = self.index.run(key)
-        if run is not None:
-            self.metrics.seen(uid, run.status)
-        return key
 
     def _age(self, kind: Kind) -> float:
         return time.time() - self.seen[kind] if kind in self.seen else 0.0

@@ -34,7 +34,11 @@ async def look(cluster: ClusterApi, run: Run, what: Look, facts: Facts, now: flo
                 line = await cluster.last_log_line(run.namespace, pod.name, PROGRESS_BYTES)
             except ClusterError:
                 line = None
-            progress = _progress(line, facts.progress.get(pod.uid), now)
+            known = facts.progress.get(pod.uid) or Fetched(now)
+            progress = replace(known, at=now)
+            if (event := _parsed(line, "progress")) is not None:
+                done, total = event["done"], event["total"]
+                progress = Fetched(now, reason=str(event["stage"]), message=f"{done}/{total}")
             return replace(facts, progress={pod.uid: progress})
         case ReadNumbers(job_uid, pod):
             line = await cluster.last_log_line(run.namespace, pod.name, NUMBERS_BYTES)
@@ -45,16 +49,8 @@ async def look(cluster: ClusterApi, run: Run, what: Look, facts: Facts, now: flo
             reason, message = await _latest_warning(cluster, run.namespace, uid)
             if not reason and before is not None:
                 reason, message = before.reason, before.message
-            event = Fetched(now, count, reason, message)
-            return replace(facts, events={**facts.events, uid: event})
-
-
-def _progress(line: str | None, before: Fetched | None, now: float) -> Fetched:
-    """Return stage and progress from a log's last line, else those from before."""
-    event = _parsed(line, "progress")
-    if event is None:
-        return Fetched(now) if before is None else replace(before, at=now)
-    return Fetched(now, reason=str(event["stage"]), message=f"{event['done']}/{event['total']}")
+            warning = Fetched(now, count, reason, message)
+            return replace(facts, events={**facts.events, uid: warning})
 
 
 def _parsed(line: str | None, kind: str) -> Mapping[str, Any] | None:

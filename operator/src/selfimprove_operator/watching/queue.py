@@ -50,6 +50,7 @@ class Queue:
         self._timers: dict[Key, asyncio.TimerHandle] = {}
         self._failures: dict[Key, int] = {}
         self._held: dict[Key, float] = {}
+        """held is since when a burst holds back a run."""
         self._newest = -math.inf
 
     @property
@@ -59,13 +60,22 @@ class Queue:
 
     def add(self, key: Key, *, is_new: bool = False) -> None:
         """Have a run reconciled as soon as a worker is free, a new one before all others."""
+        now = asyncio.get_running_loop().time()
         if is_new:
-            self._newest = asyncio.get_running_loop().time()
+            self._newest = now
         if key in self._running:
             self._again.add(key)
-        elif key not in self._waiting and (is_new or not self._is_held(key)):
-            self._waiting.add(key)
-            self._ready.put_nowait((not is_new, next(self._count), key))
+            return
+        if key in self._waiting:
+            return
+        if not is_new:
+            left = self._newest + BURST_SECONDS - now
+            if left > 0 and now < self._held.setdefault(key, now) + LONGEST_HOLD_SECONDS:
+                self.add_after(key, left)
+                return
+            self._held.pop(key, None)
+        self._waiting.add(key)
+        self._ready.put_nowait((not is_new, next(self._count), key))
 
     def add_after(self, key: Key, seconds: float) -> None:
         """Have a run reconciled after some seconds, or at an earlier time that was set before."""
@@ -83,16 +93,6 @@ class Queue:
         async with asyncio.TaskGroup() as group:
             for _ in range(workers):
                 group.create_task(self._work())
-
-    def _is_held(self, key: Key) -> bool:
-        """Put a run off while a burst of new ones arrives, unless it has waited long enough."""
-        now = asyncio.get_running_loop().time()
-        left = self._newest + BURST_SECONDS - now
-        if left <= 0 or now >= self._held.setdefault(key, now) + LONGEST_HOLD_SECONDS:
-            self._held.pop(key, None)
-            return False
-        self.add_after(key, left)
-        return True
 
     def _due(self, key: Key) -> None:
         del self._timers[key]
