@@ -13,7 +13,7 @@ from selfimprove_operator.api.settings import Settings
 from selfimprove_operator.api.status import KIND, LABEL_MANAGED_BY, Condition, Status
 from selfimprove_operator.cluster.door import Kind, Manifest
 from selfimprove_operator.cluster.errors import Unavailable
-from selfimprove_operator.decisions.actions import Facts, Tell
+from selfimprove_operator.decisions.actions import Facts, RecordEvent
 from selfimprove_operator.decisions.drive import Observed
 from selfimprove_operator.decisions.observed import Run
 from selfimprove_operator.launches.snapshot import MultiNode
@@ -47,9 +47,9 @@ class Told:
     """A listener that remembers."""
 
     def __init__(self) -> None:
-        self.events: list[Tell] = []
+        self.events: list[RecordEvent] = []
 
-    def tell(self, run: Run, event: Tell) -> None:
+    def record(self, run: Run, event: RecordEvent) -> None:
         self.events.append(event)
 
     def moved(self, before: Status, after: Status) -> None:

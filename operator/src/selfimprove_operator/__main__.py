@@ -1,4 +1,4 @@
-"""`python -m selfimprove_operator`: the operator as its image starts it."""
+"""`python -m selfimprove_operator` starts the operator, as its image does."""
 
 import asyncio
 import os
@@ -20,28 +20,28 @@ PORT: Final = "SELFIMPROVE_PORT"
 
 
 def main() -> int:
-    """Run until SIGTERM; return the exit code."""
+    """Run the operator until SIGTERM; return the exit code."""
     try:
-        found = settings.load(Path(os.environ.get(SETTINGS, DEFAULT)))
+        loaded = settings.load(Path(os.environ.get(SETTINGS, DEFAULT)))
     except InputError as error:
-        print(error, file=sys.stderr)  # noqa: T201  the one line that the person reads
+        print(error, file=sys.stderr)  # noqa: T201  logging is not set up yet
         return error.exit_code
-    logs.configure(found.log_level)
-    asyncio.run(serve(found, port=int(os.environ.get(PORT, "8080"))))
+    logs.configure(loaded.log_level)
+    asyncio.run(serve(loaded, port=int(os.environ.get(PORT, "8080"))))
     return 0
 
 
-async def serve(found: Settings, *, port: int) -> None:
-    """Run kopf over the namespaces of the settings, over all if they name none."""
+async def serve(loaded: Settings, *, port: int) -> None:
+    """Run kopf on the namespaces of the settings, or on all if they name none."""
     stop = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     await kopf.operator(
-        registry=handlers.registry(found, port),
+        registry=handlers.registry(loaded, port),
         settings=handlers.kopf_settings(),
-        standalone=True,
-        clusterwide=not found.watch_namespaces,
-        namespaces=found.watch_namespaces,
+        standalone=True,  # no peering: every write has a precondition, so two do no harm
+        clusterwide=not loaded.watch_namespaces,
+        namespaces=loaded.watch_namespaces,
         stop_flag=stop,
     )
 

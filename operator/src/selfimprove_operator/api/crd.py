@@ -1,9 +1,9 @@
-"""The CustomResourceDefinition of `SelfImproveRun`, made from the types of recipe and status.
+"""The CustomResourceDefinition of `SelfImproveRun`, generated from the types of recipe and status.
 
-pydantic gives the JSON schema; this module makes it structural, as Kubernetes wants it, and
-adds what only the API server can know: what may change after the start. The descriptions are
-the docstrings. `python -m selfimprove_operator.api.crd` writes the files that are in the
-repository; a test fails when they are stale.
+pydantic generates the JSON schema. This module makes it structural, as Kubernetes requires, and
+adds the rules for updates, which only the API server can check because it has the old object.
+The descriptions are the docstrings. `python -m selfimprove_operator.api.crd` writes the files in
+the repository; a test fails if they are stale.
 """
 
 import copy
@@ -45,18 +45,20 @@ KEPT: Final = (
     "x-kubernetes-map-type",
     "x-kubernetes-validations",
 )
-"""What a structural schema takes over from JSON schema as it is."""
+"""Keywords of JSON schema that a structural schema may have too."""
 
-COLUMNS: Final[tuple[tuple[str, str, str, int], ...]] = (
-    ("Iteration", "integer", ".status.iteration", 0),
-    ("Stage", "string", ".status.stage", 0),
-    ("Progress", "string", ".status.progress", 0),
-    ("Succeeded", "string", '.status.conditions[?(@.type=="Succeeded")].status', 0),
-    ("Age", "date", ".metadata.creationTimestamp", 0),
-    ("Pairs Kept", "integer", ".status.pairsKept", 1),
-    ("Last Gain", "string", ".status.lastGain", 1),
-    ("Message", "string", ".status.message", 1),
+SUCCEEDED: Final = '.status.conditions[?(@.type=="Succeeded")].status'
+COLUMNS: Final[tuple[Schema, ...]] = (
+    {"name": "Iteration", "type": "integer", "jsonPath": ".status.iteration"},
+    {"name": "Stage", "type": "string", "jsonPath": ".status.stage"},
+    {"name": "Progress", "type": "string", "jsonPath": ".status.progress"},
+    {"name": "Succeeded", "type": "string", "jsonPath": SUCCEEDED},
+    {"name": "Age", "type": "date", "jsonPath": ".metadata.creationTimestamp"},
+    {"name": "Pairs Kept", "type": "integer", "jsonPath": ".status.pairsKept", "priority": 1},
+    {"name": "Last Gain", "type": "string", "jsonPath": ".status.lastGain", "priority": 1},
+    {"name": "Message", "type": "string", "jsonPath": ".status.message", "priority": 1},
 )
+"""Columns of `kubectl get`; those of priority 1 only with `-o wide`."""
 
 
 def definition() -> Schema:
@@ -74,7 +76,7 @@ def definition() -> Schema:
         "served": True,
         "storage": True,
         "subresources": {"status": {}},
-        "additionalPrinterColumns": [_column(*column) for column in COLUMNS],
+        "additionalPrinterColumns": list(COLUMNS),
         "schema": {"openAPIV3Schema": resource()},
     }
     return {
@@ -83,11 +85,6 @@ def definition() -> Schema:
         "metadata": {"name": f"{PLURAL}.{GROUP}"},
         "spec": {"group": GROUP, "names": names, "scope": "Namespaced", "versions": [version]},
     }
-
-
-def _column(name: str, kind: str, path: str, priority: int) -> Schema:
-    column: Schema = {"name": name, "type": kind, "jsonPath": path}
-    return {**column, "priority": priority} if priority else column
 
 
 def resource() -> Schema:
@@ -109,7 +106,7 @@ def resource() -> Schema:
 
 
 def _transitions() -> Iterator[Schema]:
-    """Yield the rules on what may change, each naming its field."""
+    """Yield the rules for updates: before the start, after it and after the outcome."""
     for info in Spec.model_fields.values():
         field = str(info.alias)
         if field == "managedBy":
@@ -126,7 +123,7 @@ def _transitions() -> Iterator[Schema]:
     yield _rule(
         "iterations",
         f"!({_has_old('completionTime')}) || {_equal('iterations')}",
-        "the run is decided; apply it under a new name, finished stages are reused",
+        "the run has ended; apply it under a new name, finished stages are reused",
     )
 
 
@@ -145,69 +142,67 @@ def _equal(field: str) -> str:
 
 
 def structural(part: type[Part]) -> Schema:
-    """Return the structural schema of a part: no references, no unions with null."""
+    """Return the structural schema of a type: no references, no unions with null."""
     schema = part.model_json_schema(by_alias=True)
     return _structural(schema, schema.get("$defs", {}))
 
 
 def _structural(given: Schema, parts: Mapping[str, Schema]) -> Schema:
     schema = resolved(given, parts)
-    made: Schema = {key: copy.deepcopy(schema[key]) for key in KEPT if key in schema}
-    if "const" in schema:  # a choice of one, which a structural schema knows as a list alone
-        made["enum"] = [schema["const"]]
+    result: Schema = {key: copy.deepcopy(schema[key]) for key in KEPT if key in schema}
+    if "const" in schema:  # structural schemas have no `const`
+        result["enum"] = [schema["const"]]
     if description := schema.get("description"):
-        made["description"] = _text(description)
-    for bound in ("Minimum", "Maximum"):
+        result["description"] = _text(description)
+    for bound in ("Minimum", "Maximum"):  # OpenAPI 3.0 has the limit and a flag, not a number
         if (limit := schema.get(f"exclusive{bound}")) is not None:
-            made |= {bound.lower(): limit, f"exclusive{bound}": True}
-    if made.get("x-kubernetes-int-or-string"):
-        made["anyOf"] = [{"type": "integer"}, {"type": "string"}]
+            result |= {bound.lower(): limit, f"exclusive{bound}": True}
+    if result.get("x-kubernetes-int-or-string"):
+        result["anyOf"] = [{"type": "integer"}, {"type": "string"}]
     if "items" in schema:
-        made["items"] = _structural(schema["items"], parts)
-        made.setdefault("x-kubernetes-list-type", "atomic")
+        result["items"] = _structural(schema["items"], parts)
+        result.setdefault("x-kubernetes-list-type", "atomic")
     if "properties" in schema:
-        made["properties"] = {
+        result["properties"] = {
             name: _property(inner, parts, is_required=name in schema.get("required", ()))
             for name, inner in schema["properties"].items()
         }
     elif pairs := map_of(schema):
-        made |= _map(schema.get("propertyNames", {}), *pairs, parts)
-    return made
+        result |= _map(schema.get("propertyNames", {}), *pairs, parts)
+    return result
 
 
 def _property(given: Schema, parts: Mapping[str, Schema], *, is_required: bool) -> Schema:
     """Return a property's schema with its default.
 
-    A part gets `{}` where something in it has a default: the API server fills in nothing below
-    a parent that is absent. What a profile sets has none, it would be filled before the profile.
+    An object gets the default `{}` if a field in it has a default, because the API server fills in
+    nothing below an absent parent. Fields that a profile sets have no default here: the API server
+    would fill them in before the profile is applied.
     """
-    made = _structural(given, parts)
+    result = _structural(given, parts)
     if (default := given.get("default")) is not None:
-        made["default"] = default
-    elif not is_required and "$ref" in given and _has_default(made):
-        made["default"] = {}
-    return made
-
-
-def _has_default(schema: Schema) -> bool:
-    return any("default" in inner for inner in schema["properties"].values())
+        result["default"] = default
+    elif not is_required and "$ref" in given:
+        fields = result["properties"].values()
+        result |= {"default": {}} if any("default" in field for field in fields) else {}
+    return result
 
 
 def _map(keys: Schema, pattern: str, values: Schema, parts: Mapping[str, Schema]) -> Schema:
-    """Return the values of a map, with a rule for its keys."""
+    """Return the schema of a map's values, and a rule for its keys, which OpenAPI cannot limit."""
     rules = [f"size(key) >= {keys['minLength']}"] if "minLength" in keys else []
     rules += [f"size(key) <= {keys['maxLength']}"] if "maxLength" in keys else []
     rules += [f"key.matches('{pattern}')"] if pattern else []
-    made: Schema = {"additionalProperties": _structural(values, parts)}
+    result: Schema = {"additionalProperties": _structural(values, parts)}
     if rules:
         rule = f"self.all(key, {' && '.join(rules)})"
         message = f"expected keys of the form {pattern}" if pattern else "expected shorter keys"
-        made["x-kubernetes-validations"] = [{"rule": rule, "message": message}]
-    return made
+        result["x-kubernetes-validations"] = [{"rule": rule, "message": message}]
+    return result
 
 
 def _undefaulted(schema: Any) -> Any:
-    """Return a schema without defaults: the operator writes the whole status."""
+    """Remove all defaults from the schema: the operator writes the whole status itself."""
     if isinstance(schema, dict):
         return {key: _undefaulted(value) for key, value in schema.items() if key != "default"}
     return schema
@@ -218,22 +213,22 @@ def _text(docstring: str | None) -> str:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes no anchors: API tools read each schema where it stands."""
+    """Writes no YAML anchors, which not every API tool resolves."""
 
     @override
     def ignore_aliases(self, data: Any) -> bool:
-        """Return that nothing is written as an alias."""
+        """Write every value in full."""
         return True
 
 
 def text() -> str:
-    """Return the file's content, always the same for the same types."""
+    """Return the content of the CRD's file; the same types always give the same bytes."""
     # A description folded at 100 columns repeats its deep indentation, 4 KB in all.
     return HEADER + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=10_000)
 
 
 def main() -> None:
-    """Write the repository's file, and the chart's copy where there is a chart."""
+    """Write the repository's file, and the chart's copy if there is a chart."""
     TARGET.parent.mkdir(exist_ok=True)
     TARGET.write_text(text())
     if CHART_TARGET.parents[1].is_dir():

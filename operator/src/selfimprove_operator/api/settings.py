@@ -1,4 +1,4 @@
-"""What the chart tells the operator's process: one YAML file, read once when it starts."""
+"""The operator's settings: a YAML file that the chart writes, read once at the start."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ Engine = Literal["vllm", "transformers"]
 
 
 class StorageDefaults(Part):
-    """What a run's `storage` leaves open."""
+    """Defaults for what a run's `storage` leaves out."""
 
     endpoint: (
         Annotated[str, StringConstraints(max_length=512, pattern=r"^https?://[^/\s@]+/?$")] | None
@@ -27,36 +27,37 @@ class StorageDefaults(Part):
     """region of the buckets."""
 
     ca_ref: CaRef | None = None
-    """caRef is the authority of the endpoint's certificate, a ConfigMap in each run's namespace."""
+    """caRef is the ConfigMap, in each run's namespace, with the CA that signed the endpoint's
+    certificate."""
 
 
 class NetworkPolicySettings(Part):
     """The NetworkPolicy that each run gets."""
 
     enabled: bool = False
-    """enabled makes one for every run."""
+    """enabled creates one for every run."""
 
     egress: Annotated[tuple[dict[str, Any], ...], Field(max_length=64)] = ()
-    """egress rules beside those for DNS, HTTPS, the store, the translator and the run itself."""
+    """egress rules in addition to DNS, HTTPS, the store, the translator and the run's own pods."""
 
 
 class Settings(Part):
-    """The whole file."""
+    """The whole settings file."""
 
     engine: Engine = "vllm"
     """engine of the inference pods."""
 
     storage: StorageDefaults = Field(default_factory=StorageDefaults)
-    """storage defaults."""
+    """storage has the defaults for each run's `storage`."""
 
     pods: Pods
-    """pods by role, each with an image."""
+    """pods has the defaults by role; each role needs an image."""
 
     watch_namespaces: Annotated[tuple[Name, ...], Field(max_length=1024)] = ()
-    """watchNamespaces are the namespaces with runs. Empty means all."""
+    """watchNamespaces are the namespaces to watch for runs. Empty means all."""
 
     network_policy: NetworkPolicySettings = Field(default_factory=NetworkPolicySettings)
-    """networkPolicy of the runs."""
+    """networkPolicy of each run."""
 
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     """logLevel of the operator's own log."""
@@ -65,20 +66,23 @@ class Settings(Part):
     def _each_role_has_an_image(self) -> Self:
         for role in ("inference", "training", "light"):
             if not getattr(self.pods, role).image:
-                message = f"expected pods.{role}.image, found none"
+                message = f"pods.{role}.image is missing; set it"
                 raise ValueError(message)
         return self
 
 
 def load(path: Path) -> Settings:
-    """Return the settings of a file; InputError names the first mistake in one line."""
+    """Read and check a settings file.
+
+    Raises InputError with the first mistake, on one line.
+    """
     try:
         value = yaml.safe_load(path.read_bytes())
     except OSError as error:
-        message = f"{path}: expected the settings, found no file to read ({error.strerror})"
+        message = f"{path}: cannot read the settings file ({error.strerror})"
         raise InputError(message) from error
     except yaml.YAMLError as error:
-        message = f"{path}: expected YAML, found {' '.join(str(error).split())}"
+        message = f"{path}: not valid YAML: {' '.join(str(error).split())}"
         raise InputError(message) from error
     try:
         return Settings.model_validate_json(json.dumps(value, default=str))
@@ -88,18 +92,20 @@ def load(path: Path) -> Settings:
 
 
 def _line(error: ValidationError) -> str:
-    """Return the first mistake: its place, what was expected and what was found."""
+    """Describe the first mistake: the field, what was expected and what was found."""
     detail = error.errors(include_url=False)[0]
-    place = ".".join(str(key) for key in detail["loc"])
-    found = json.dumps(detail["input"], ensure_ascii=False, default=str)[:80]
+    path = ".".join(str(key) for key in detail["loc"])
+    value = json.dumps(detail["input"], ensure_ascii=False, default=str)[:80]
     wanted = detail["msg"].removeprefix("Input should ").removeprefix("be ")
     match detail["type"]:
         case "missing":
             message = "expected a value, found none; add it"
         case "extra_forbidden":
             message = "expected a known field; remove this one"
+        case "string_pattern_mismatch":
+            message = f"{value} does not have the form of this field; see `helm show values`"
         case "value_error":
             message = " ".join(detail["msg"].removeprefix("Value error, ").split())
         case _:
-            message = f"expected {wanted[:1].lower()}{wanted[1:]}, found {found}"
-    return ": ".join(filter(None, (place, message)))
+            message = f"expected {wanted[:1].lower()}{wanted[1:]}, found {value}"
+    return ": ".join(filter(None, (path, message)))

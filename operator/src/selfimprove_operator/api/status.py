@@ -1,7 +1,8 @@
-"""The status of a `SelfImproveRun` and the names that the operator gives to things.
+"""The status of a `SelfImproveRun`, and the names of its API group, labels and finalizer.
 
-The spec is the pipeline's recipe. Everything here is bounded: a status of 100 iterations in
-30 languages stays below 100 KiB. The field docstrings are the CRD's descriptions.
+The spec is the pipeline's recipe. Every list and text has a limit, so that the status of 100
+iterations in 30 languages stays below 100 KiB. The docstrings of the fields are what
+`kubectl explain` prints.
 """
 
 from typing import Annotated, Final, Literal
@@ -15,7 +16,7 @@ VERSION: Final = "v1alpha1"
 PLURAL: Final = "selfimproveruns"
 KIND: Final = "SelfImproveRun"
 MANAGER: Final = "selfimprove.dev/operator"
-"""Value of `spec.managedBy` that means this operator; unset means the same."""
+"""The `spec.managedBy` of this operator's runs; unset means the same."""
 
 FINALIZER: Final = "selfimprove.dev/artifacts"
 
@@ -27,7 +28,7 @@ LABEL_LAUNCH: Final = "selfimprove.dev/launch"
 LABEL_MANAGED_BY: Final = "app.kubernetes.io/managed-by"
 MANAGED_BY: Final = "selfimprove"
 SELECTOR: Final = f"{LABEL_MANAGED_BY}={MANAGED_BY}"
-"""Label selector of everything that the operator makes."""
+"""Selects everything that the operator creates."""
 
 ConditionType = Literal["Accepted", "Suspended", "QuotaReserved", "Progressing", "Succeeded"]
 Outcome = Literal["True", "False", "Unknown"]
@@ -46,7 +47,7 @@ UnitName = Literal[
     "report",
     "delete",
 ]
-"""What one launch does: several neighbouring stages (`Fused`) or one (`Separate`)."""
+"""The work of one launch: several stages in a row (`Fused`) or one (`Separate`)."""
 
 Time = Annotated[
     str, StringConstraints(max_length=32), Field(json_schema_extra={"format": "date-time"})
@@ -57,7 +58,7 @@ Message = Annotated[str, StringConstraints(max_length=1024)]
 Digest = Annotated[str, StringConstraints(max_length=64)]
 Count = Annotated[int, Field(ge=0, le=2_147_483_647)]
 Decimal = Annotated[str, StringConstraints(max_length=16)]
-"""A number as text: floats are no part of a Kubernetes API."""
+"""A number as text, since Kubernetes' API conventions rule out floats."""
 
 
 class Condition(Part):
@@ -118,7 +119,7 @@ class Launch(Part):
 
     @property
     def number(self) -> int:
-        """The number of the launch, with which its name ends."""
+        """How many launches of the unit came before; the Job's name ends with it."""
         return self.attempts + self.disruptions + self.suspensions
 
 

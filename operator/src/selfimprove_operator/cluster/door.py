@@ -1,8 +1,8 @@
-"""The only door to the API server: raw JSON objects in and out, and five kinds of errors.
+"""The only access to the API server: raw JSON objects in and out, and five kinds of errors.
 
-There are no model classes, since a thousand runs have to fit into little memory. `ClusterApi`
-is what the rest of the operator knows; `Cluster` speaks to a real API server, and the tests
-have a second implementation in memory. Watching is kopf's.
+There are no model classes, to save memory. The rest of the operator knows only `ClusterApi`.
+`Cluster` implements it with a real API server; the tests have an implementation in memory. kopf
+does the watching.
 """
 
 import contextlib
@@ -32,11 +32,12 @@ Kind = Literal[
     "Event",
 ]
 
-PATIENCE_FOR_LOGS: Final = aiohttp.ClientTimeout(total=5, sock_connect=5)
+LOG_TIMEOUT: Final = aiohttp.ClientTimeout(total=5, sock_connect=5)
+"""Short: a log comes from the node, which may be gone, and a worker waits for it."""
 NODE_FAILED: Final = 500
-"""HTTP status of a log whose node does not answer the API server."""
+"""HTTP status of a log request if the node does not respond to the API server."""
 EVENTS: Final = 200
-"""Events of one object that are read at most."""
+"""Largest number of Events that are read about one object."""
 
 _METADATA_ONLY: Final = "application/json;as=PartialObjectMetadataList;g=meta.k8s.io;v=v1"
 
@@ -54,17 +55,17 @@ RESOURCES: Final[Mapping[str, Resource]] = {
 
 
 class Created(NamedTuple):
-    """What a create came to."""
+    """The result of a create."""
 
     manifest: Manifest
-    """manifest as the API server holds it."""
+    """manifest as the API server has it."""
     existed: bool
-    """existed tells that it was there before, with whatever content it has."""
+    """existed: an object of this name was there before, whose content may differ."""
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An object in a listing: who it is and how recent."""
+    """Name and resource version of an object in a listing."""
 
     namespace: str
     name: str
@@ -72,14 +73,14 @@ class Version:
 
 
 class ClusterApi(Protocol):
-    """What the operator asks of a cluster. Every method raises `errors.ClusterError` alone."""
+    """What the operator does with a cluster. The methods raise only `errors.ClusterError`."""
 
     async def read(self, kind: Kind, namespace: str, name: str) -> Manifest | None:
-        """Return an object as it is now, None where there is none."""
+        """Return an object as it is now, None if it does not exist."""
         ...
 
     async def create(self, manifest: JSONObject, *, dry_run: bool = False) -> Created:
-        """Create an object, or return the one of its name that is there already."""
+        """Create an object, or return the existing one of the same name."""
         ...
 
     async def patch(self, kind: Kind, namespace: str, name: str, patch: JSONObject) -> Manifest:
@@ -87,7 +88,7 @@ class ClusterApi(Protocol):
         ...
 
     async def patch_run(self, namespace: str, name: str, patch: JSONObject) -> Manifest:
-        """Apply a JSON merge patch to a run, such as to its finalizers."""
+        """Apply a JSON merge patch to a run's metadata, such as its finalizers."""
         ...
 
     async def patch_status(
@@ -99,27 +100,27 @@ class ClusterApi(Protocol):
         *,
         old: JSONObject,
     ) -> Manifest:
-        """Make a run's status `status` where it still is `old`, else raise `Conflict`."""
+        """Replace a run's status, which is `old` at this version, else raise `Conflict`."""
         ...
 
     async def delete(self, kind: Kind, namespace: str, name: str, uid: str) -> None:
-        """Delete an object with what it owns, if it is still the one of this uid."""
+        """Delete an object and what it owns, unless another one with its name has replaced it."""
         ...
 
     async def versions(self, kind: Kind) -> dict[str, Version]:
-        """Return what exists of a kind by uid, a few seconds old; of children, the labelled."""
+        """List a kind by uid, from the API server's cache; Jobs and Pods only with our label."""
         ...
 
     async def pods_of(self, namespace: str, run_uid: str) -> list[Manifest]:
-        """Return the pods of a run as they are now."""
+        """List the pods of a run as they are now."""
         ...
 
     async def last_log_line(self, namespace: str, pod: str, limit_bytes: int) -> str | None:
-        """Return the last line of a pod's log, cut at the limit; None where none can be had."""
+        """Return the last line of a pod's log, cut at the limit; None if it cannot be read."""
         ...
 
     async def events_of(self, namespace: str, uid: str) -> list[Manifest]:
-        """Return the Events about an object."""
+        """List the Events about an object."""
         ...
 
     async def serves(self, group_version: str, plural: str) -> bool:
@@ -128,9 +129,9 @@ class ClusterApi(Protocol):
 
 
 def merge_patch(old: JSONObject, new: JSONObject) -> Manifest:
-    """Return the JSON merge patch (RFC 7386) that makes `new` of `old`.
+    """Return the JSON merge patch (RFC 7386) from `old` to `new`.
 
-    Lists are replaced whole; a key whose value is None counts as absent, as in the API.
+    Lists are replaced as a whole; a key with the value None counts as absent, as in the API.
     """
     patch: Manifest = {}
     for key in old.keys() | new.keys():
@@ -154,9 +155,9 @@ class Cluster(ClusterApi):
 
     @classmethod
     async def connect(cls, count: Count, namespaces: Sequence[str] = ()) -> Self:
-        """Return the cluster that the pod runs in, else that of KUBECONFIG.
+        """Connect to the cluster that the pod runs in, else to that of KUBECONFIG.
 
-        Listings are limited to `namespaces` where some are given.
+        Only `namespaces` are listed, all of them if there are none.
         """
         return cls(await Transport.connect(count), namespaces)
 
@@ -219,7 +220,7 @@ class Cluster(ClusterApi):
             "propagationPolicy": "Background",
             "preconditions": {"uid": uid},
         }
-        # Missing: it is gone. Conflict: it is gone, and another has its name.
+        # Missing: it is gone. Conflict: it is gone, and another object has its name.
         with contextlib.suppress(Missing, Conflict):
             await self._transport.ask(
                 Call("delete", RESOURCES[kind], namespace, name, body=options)
@@ -227,15 +228,24 @@ class Cluster(ClusterApi):
 
     @override
     async def versions(self, kind: Kind) -> dict[str, Version]:
-        query = {"resourceVersion": "0"}
+        def identity(found: Manifest) -> Manifest:
+            """Keep only the identity of each object while the listing is parsed, to save memory."""
+            if "uid" in found and "resourceVersion" in found:
+                return {key: found[key] for key in ("namespace", "name", "uid", "resourceVersion")}
+            return found
+
+        query = {"resourceVersion": "0"}  # from the API server's watch cache, without etcd
         if kind != KIND:
             query["labelSelector"] = SELECTOR
         found: dict[str, Version] = {}
         for namespace in self._namespaces:
             call = Call("list", RESOURCES[kind], namespace, query=query, accept=_METADATA_ONLY)
-            listing = _parsed(await self._transport.ask(call), _reduced)
-            items = listing["items"] or ()  # an empty listing of metadata has null
-            found |= {m["uid"]: _version(m) for m in (item["metadata"] for item in items)}
+            listing = _parsed(await self._transport.ask(call), identity)
+            for item in listing["items"] or ():  # an empty listing of metadata has null
+                metadata = item["metadata"]
+                found[metadata["uid"]] = Version(
+                    metadata["namespace"], metadata["name"], metadata["resourceVersion"]
+                )
         return found
 
     @override
@@ -250,8 +260,8 @@ class Cluster(ClusterApi):
         query = {"container": CONTAINER, "tailLines": "1", "limitBytes": str(limit_bytes)}
         call = Call("get", RESOURCES["Pod"], namespace, pod, "log", query=query, accept="*/*")
         try:
-            body = await self._transport.ask(call, PATIENCE_FOR_LOGS)
-        except Refused:  # it has not started, or is gone
+            body = await self._transport.ask(call, LOG_TIMEOUT)
+        except Refused:  # the container has not started, or is gone
             return None
         except Unavailable as error:
             if error.status == NODE_FAILED or isinstance(error.__cause__, TimeoutError):
@@ -283,17 +293,6 @@ def _parsed(body: bytes, hook: Callable[[Manifest], Manifest] | None = None) -> 
     try:
         parsed: Manifest = json.loads(body, object_hook=hook)
     except ValueError as error:
-        text = "the API server's answer is no JSON: a proxy on the way may have sent it"
+        text = "the response of the API server is not JSON; check for a proxy in between"
         raise Unavailable(text) from error
     return parsed
-
-
-def _reduced(found: Manifest) -> Manifest:
-    """Drop all of an object but its identity while it is parsed: a listing stays small."""
-    if "uid" in found and "resourceVersion" in found:
-        return {key: found[key] for key in ("namespace", "name", "uid", "resourceVersion")}
-    return found
-
-
-def _version(metadata: JSONObject) -> Version:
-    return Version(metadata["namespace"], metadata["name"], metadata["resourceVersion"])

@@ -1,31 +1,32 @@
-"""What the API server refuses, sorted by what the operator does about it.
+"""Failed requests to the API server, by what the operator does about them.
 
-`cluster` raises these and nothing else; the loop reads a `Conflict` anew, waits for what is
-`Unavailable`, stops creating in a namespace that ends, and shows what was `Refused`.
+`cluster` raises only these errors. After a `Conflict` the loop reads the run again; `Unavailable`
+is retried; in a namespace that is being deleted it creates nothing more; and the message of a
+`Refused` is shown in the run's status.
 """
 
 import json
-from typing import Any, Final
+from typing import Final
 
 RETRIED: Final = frozenset({401, 408, 410, 429})
-"""Statuses below 500 that say nothing about the request: the same one may succeed later."""
+"""HTTP statuses below 500 after which the same request may still succeed later."""
 
 
 class ClusterError(Exception):
-    """A call that the API server did not do as asked; the message is one line of its own."""
+    """A request to the API server has failed; the message is one line."""
 
 
 class Conflict(ClusterError):  # noqa: N818  the API server's own word
-    """The object is no longer what the caller had read: read it anew and decide again."""
+    """The object has changed since it was read: read it again and decide again."""
 
 
 class Unavailable(ClusterError):  # noqa: N818
-    """No answer, or one that speaks of the server and not of the request: try again later."""
+    """The API server does not respond or has a problem of its own: try again later."""
 
     def __init__(self, message: str, status: int | None = None) -> None:
         super().__init__(message)
         self.status = status
-        """status is the HTTP status, None where there was no answer."""
+        """status is the HTTP status, None if there was no response."""
 
 
 class Refused(ClusterError):  # noqa: N818
@@ -34,9 +35,9 @@ class Refused(ClusterError):  # noqa: N818
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
         self.status = status
-        """status is the HTTP status: 400, 403, 404 or 422 as a rule."""
+        """status is the HTTP status, usually 400, 403, 404 or 422."""
         self.message = message
-        """message of the API server, in one line."""
+        """message of the API server, on one line."""
 
 
 class Missing(Refused):
@@ -48,8 +49,13 @@ class NamespaceEnding(Refused):
 
 
 def refusal(status: int, body: bytes) -> ClusterError:
-    """Return the error that an answer with a status of 400 or more stands for."""
-    answer = _answer(body)
+    """Return the error for a response with a status of 400 or more."""
+    try:
+        answer = json.loads(body)
+    except ValueError:  # a proxy in between may send anything
+        answer = {"message": body[:200].decode(errors="replace")}
+    if not isinstance(answer, dict):
+        answer = {}
     message = " ".join(str(answer.get("message") or f"HTTP status {status}").split())
     if status >= 500 or status in RETRIED:  # noqa: PLR2004  HTTP's own ranges
         return Unavailable(message, status)
@@ -61,12 +67,3 @@ def refusal(status: int, body: bytes) -> ClusterError:
     if any(cause.get("reason") == "NamespaceTerminating" for cause in causes):
         return NamespaceEnding(status, message)
     return Refused(status, message)
-
-
-def _answer(body: bytes) -> dict[str, Any]:
-    """Return the `Status` object of an answer; a proxy on the way may have sent anything."""
-    try:
-        answer = json.loads(body)
-    except ValueError:
-        answer = {"message": body[:200].decode(errors="replace")}
-    return answer if isinstance(answer, dict) else {}

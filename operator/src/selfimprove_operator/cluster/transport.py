@@ -1,7 +1,7 @@
-"""Requests to the API server: paths, credentials, time-outs, and what a failure means.
+"""Requests to the API server: paths, credentials, timeouts, and which error a failure is.
 
-`cluster` says what to ask for. The client library is needed for its configuration (the pod's
-token with its renewal, KUBECONFIG) and its connections; its model classes are never imported.
+The client library is used for its configuration (the pod's token and its renewal, KUBECONFIG) and
+its connections. Its model classes are never imported: they would take a lot of memory.
 """
 
 import os
@@ -16,11 +16,11 @@ from kubernetes.aio.client import ApiClient, Configuration
 from selfimprove_operator.cluster.errors import Unavailable, refusal
 
 Count = Callable[[str, str, str], None]
-"""Counts one call: its verb, resource and HTTP status (`none` where there was no answer)."""
+"""Counts one request by verb, resource and HTTP status (`none` if there was no response)."""
 
 AGENT: Final = "selfimprove-operator"
 CONNECTIONS: Final = 16
-PATIENCE: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
+TIMEOUT: Final = aiohttp.ClientTimeout(total=30, sock_connect=5)
 
 Verb = Literal["get", "list", "create", "patch", "delete"]
 _METHODS: Final[Mapping[Verb, str]] = {
@@ -48,7 +48,7 @@ class Resource(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """One request, in the words of the API."""
+    """One request, by the verb and resource that RBAC names."""
 
     verb: Verb
     resource: Resource
@@ -71,7 +71,7 @@ class Call:
 
     @property
     def headers(self) -> dict[str, str]:
-        """What is sent and what is wanted back."""
+        """The media types of the request and of the response."""
         sent = "application/merge-patch+json" if self.verb == "patch" else "application/json"
         return {"Accept": self.accept, "Content-Type": sent}
 
@@ -85,7 +85,7 @@ class Transport:
 
     @classmethod
     async def connect(cls, count: Count) -> Self:
-        """Return a transport to the cluster that the pod runs in, else to that of KUBECONFIG."""
+        """Connect to the cluster that the pod runs in, else to that of KUBECONFIG."""
         settings = Configuration(connection_pool_maxsize=CONNECTIONS)
         if "KUBERNETES_SERVICE_HOST" in os.environ:
             config.load_incluster_config(  # type: ignore[no-untyped-call]
@@ -105,32 +105,31 @@ class Transport:
         """Close the connections."""
         await self._client.close()  # type: ignore[no-untyped-call]
 
-    async def ask(self, call: Call, patience: aiohttp.ClientTimeout = PATIENCE) -> bytes:
-        """Make one call, count it, and return the body of its answer.
+    async def ask(self, call: Call, client_timeout: aiohttp.ClientTimeout = TIMEOUT) -> bytes:
+        """Send one request, count it, and return the body of the response.
 
-        Raises `errors.ClusterError` for every other end.
+        Raises `errors.ClusterError` if there is no response, or one with a status of 400 or more.
         """
-        status = "none"
+        counted = "none"
         try:
-            code, body = await self._send(call, patience)
-            status = str(code)
+            method, url, headers, sent, _ = await self._client.param_serialize(
+                _METHODS[call.verb],
+                call.path,
+                query_params=list(call.query.items()),
+                header_params=call.headers,
+                body=call.body,
+                auth_settings=["BearerToken"],
+            )
+            response = await self._client.call_api(
+                method, url, headers, sent, _request_timeout=client_timeout
+            )
+            body: bytes = await response.read()  # type: ignore[no-untyped-call]
+            counted = str(response.status)
         except (aiohttp.ClientError, OSError, TimeoutError) as error:
-            text = f"the API server does not answer: {error or type(error).__name__}"
+            text = f"the API server does not respond: {error or type(error).__name__}"
             raise Unavailable(text) from error
         finally:
-            self._count(call.verb, call.counted_as, status)
-        if code >= 400:  # noqa: PLR2004  HTTP's own range
-            raise refusal(code, body)
+            self._count(call.verb, call.counted_as, counted)
+        if response.status >= 400:  # noqa: PLR2004  HTTP's own range
+            raise refusal(response.status, body)
         return body
-
-    async def _send(self, call: Call, patience: aiohttp.ClientTimeout) -> tuple[int, bytes]:
-        method, url, headers, body, _ = await self._client.param_serialize(
-            _METHODS[call.verb],
-            call.path,
-            query_params=list(call.query.items()),
-            header_params=call.headers,
-            body=call.body,
-            auth_settings=["BearerToken"],
-        )
-        answer = await self._client.call_api(method, url, headers, body, _request_timeout=patience)
-        return answer.status, await answer.read()  # type: ignore[no-untyped-call]

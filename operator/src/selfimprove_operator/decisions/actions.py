@@ -1,26 +1,31 @@
-"""What the planner asks the loop to do, and what the loop tells it that no watch event says."""
+"""What the planner returns: actions for the loop. And what it is given beside the informer cache.
+
+The planner (`plan`) only decides. The loop carries the actions out, in their order, after it has
+written the status.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from selfimprove_operator.api.reasons import AnyReason, EventReason
 from selfimprove_operator.api.status import Status
 from selfimprove_operator.decisions.observed import Child, Pod
 
 
 @dataclass(frozen=True)
 class Create:
-    """Create what the status's launch consists of."""
+    """Create the objects of the launch that the status names."""
 
 
 @dataclass(frozen=True)
 class DryRun:
-    """Have the API server judge one launch of every role without creating it."""
+    """Have the API server validate one launch of every role without creating it."""
 
 
 @dataclass(frozen=True)
 class Confirm:
-    """Read a Job that the index does not have; only the API server knows that it is gone."""
+    """Read a Job that the cache does not have: only the API server knows whether it is gone."""
 
     job: str
 
@@ -34,7 +39,7 @@ class Delete:
 
 @dataclass(frozen=True)
 class Restore:
-    """Undo what a hand has changed in a Job."""
+    """Undo manual changes of a Job."""
 
     child: Child
 
@@ -56,29 +61,29 @@ class ReadNumbers:
 
 @dataclass(frozen=True)
 class ReadEvents:
-    """Read why an object, a Job or a Pod, does not come to run."""
+    """Read the Events of a Job or Pod that does not run."""
 
     uid: str
 
 
 @dataclass(frozen=True)
 class SetFinalizer:
-    """Put the finalizer on the run, or take it off."""
+    """Add the finalizer to the run, or remove it."""
 
     is_wanted: bool
 
 
 @dataclass(frozen=True)
 class DeleteRun:
-    """Delete the run itself: its time to live is over."""
+    """Delete the run itself, after `ttlSecondsAfterFinished`."""
 
 
 @dataclass(frozen=True)
-class Tell:
-    """Tell people with a Kubernetes Event."""
+class RecordEvent:
+    """Record a Kubernetes Event about the run."""
 
     kind: Literal["Normal", "Warning"]
-    reason: str
+    reason: AnyReason | EventReason
     message: str
 
 
@@ -93,24 +98,24 @@ Action = (
     | ReadEvents
     | SetFinalizer
     | DeleteRun
-    | Tell
+    | RecordEvent
 )
 
 
 @dataclass(frozen=True)
-class Looked:
-    """What a look at a log or at Events brought, and when."""
+class Fetched:
+    """What a log or the Events said when they were last read."""
 
     at: float
     count: int = 1
-    """count of looks so far, for the back-off."""
+    """count of reads so far, for the back-off."""
     reason: str = ""
     message: str = ""
 
 
 @dataclass(frozen=True)
 class Refusal:
-    """The API server refused a request."""
+    """The API server refused to create an object."""
 
     at: float
     status: int
@@ -121,29 +126,29 @@ class Refusal:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of one run beside watch events, in memory only.
+    """What is known about one run from other requests than watches, in memory only.
 
-    Losing it costs a few calls, never an outcome.
+    A restart loses it. That costs a few requests and changes no outcome.
     """
 
     gone: frozenset[str] = frozenset()
-    """gone are the names of Jobs that the API server has said not to exist."""
-    progress: Mapping[str, Looked] = field(default_factory=dict)
+    """gone are the names of Jobs that do not exist according to the API server."""
+    progress: Mapping[str, Fetched] = field(default_factory=dict)
     """progress by uid of the pod: reason is the stage, message how far it is."""
-    events: Mapping[str, Looked] = field(default_factory=dict)
+    events: Mapping[str, Fetched] = field(default_factory=dict)
     """events by uid of the Job or Pod that does not run."""
     numbers: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)
-    """numbers by uid of the Job; None where its log is lost."""
+    """numbers by uid of the Job; None if its log is lost."""
     refusal: Refusal | None = None
-    """refusal of the latest creation or dry run, None after one that was accepted."""
+    """refusal of the latest creation or dry run; None if it was accepted."""
     is_dry_run_good: bool = False
 
 
 @dataclass(frozen=True)
 class Decision:
-    """The status as it should be, then what to do, then when to look again."""
+    """The status to write, the actions to take afterwards, and when to reconcile again."""
 
     status: Status
     actions: tuple[Action, ...] = ()
     wake_seconds: float | None = None
-    """wake_seconds until time alone may change the decision."""
+    """wake_seconds until the passing of time may change the decision."""

@@ -1,7 +1,7 @@
-"""The end of a run that is deleted: with `deletionPolicy: Delete` its artifacts go first.
+"""Deletion of a run. With `deletionPolicy: Delete` a Job first removes its artifacts.
 
-The finalizer is the only thing that delays a deletion, and never for long: a Job that cannot be
-created, or fails for ten minutes, gives it up and an Event names what is left.
+Only our finalizer delays the deletion, for ten minutes at most. If the Job cannot be created or
+has not succeeded by then, the finalizer is removed and an Event says what is left.
 """
 
 from typing import Final
@@ -9,16 +9,16 @@ from typing import Final
 from selfimprove_operator.api import status
 from selfimprove_operator.api.status import Launch
 from selfimprove_operator.decisions import drive, endings, outcomes
-from selfimprove_operator.decisions.actions import SetFinalizer, Tell
+from selfimprove_operator.decisions.actions import RecordEvent, SetFinalizer
 from selfimprove_operator.decisions.draft import Draft
 from selfimprove_operator.decisions.drive import Observed
 from selfimprove_pipeline.contract.recipe import Spec
 
-PATIENCE_SECONDS: Final = 600.0
+LIMIT_SECONDS: Final = 600.0
 
 
 def decide(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Remove the artifacts of a run that holds our finalizer, then let it go."""
+    """Remove the artifacts of a deleted run with the unit `delete`, then its finalizer."""
     run = draft.run
     if status.FINALIZER not in run.finalizers:
         return
@@ -27,17 +27,17 @@ def decide(draft: Draft, observed: Observed, spec: Spec) -> None:
         return
     refusal = observed.facts.refusal
     is_ending = refusal is not None and refusal.is_ending
-    assert run.deleted_at is not None, "only a deleted run comes here"  # noqa: S101
-    left = run.deleted_at + PATIENCE_SECONDS - draft.now
+    assert run.deleted_at is not None, "`plan` calls this for deleted runs only"  # noqa: S101
+    left = run.deleted_at + LIMIT_SECONDS - draft.now
     if is_ending or left <= 0:
-        _give_up(draft, spec)
+        prefix = f"s3://{spec.storage.bucket}/{spec.storage.prefix}".rstrip("/")
+        message = (
+            f"the artifacts of the run could not be removed and are left under {prefix}; "
+            f"runs/{run.namespace}.{run.name}/index.json there lists them"
+        )
+        draft.act(RecordEvent("Warning", "ArtifactsLeft", message), SetFinalizer(is_wanted=False))
         return
     draft.wake_in(left)
-    _remove(draft, observed, spec)
-
-
-def _remove(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Drive the launch of `delete`, after everything else of the run has ended."""
     if draft.status.launch is None or draft.status.launch.unit != "delete":
         draft.update(launch=Launch(unit="delete", iteration=0, waiting_since=draft.stamp))
         draft.say("removing the artifacts of the run")
@@ -49,16 +49,5 @@ def _remove(draft: Draft, observed: Observed, spec: Spec) -> None:
     elif current.is_complete:
         draft.act(SetFinalizer(is_wanted=False))
     else:
-        # Failures count without a limit: the ten minutes are the limit.
+        # No limit of retries applies here, only the ten minutes.
         outcomes.count_failure(draft, endings.ending(current))
-
-
-def _give_up(draft: Draft, spec: Spec) -> None:
-    storage = spec.storage
-    prefix = f"s3://{storage.bucket}/{storage.prefix}".rstrip("/")
-    run = draft.run
-    message = (
-        f"the artifacts of the run are left under {prefix}: they could not be removed; its index "
-        f"is runs/{run.namespace}.{run.name}/index.json there"
-    )
-    draft.act(Tell("Warning", "ArtifactsLeft", message), SetFinalizer(is_wanted=False))

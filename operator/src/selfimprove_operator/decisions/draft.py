@@ -1,9 +1,10 @@
-"""A decision in the making: the status as it becomes, the actions, the time to look again."""
+"""A decision while it is made: the new status, the actions, and when to reconcile again."""
 
 from dataclasses import dataclass, field
 from typing import Any
 
 from selfimprove_operator.api import times
+from selfimprove_operator.api.reasons import AnyReason
 from selfimprove_operator.api.status import ConditionType, Launch, Outcome, Status
 from selfimprove_operator.decisions import conditions
 from selfimprove_operator.decisions.actions import Action, Decision
@@ -12,7 +13,7 @@ from selfimprove_operator.decisions.observed import Run
 
 @dataclass
 class Draft:
-    """What `plan.decide` writes into while it decides; nothing outside of it changes."""
+    """The decision that `plan.decide` builds up; nothing else is changed by deciding."""
 
     run: Run
     now: float
@@ -22,13 +23,13 @@ class Draft:
 
     @property
     def stamp(self) -> str:
-        """The time now, as the API writes it."""
+        """The current time, as the API writes it."""
         return times.stamp(self.now)
 
     @property
     def launch(self) -> Launch:
-        """The launch that the run is at."""
-        assert self.status.launch is not None, "a run that was accepted has a launch"  # noqa: S101
+        """The run's current launch."""
+        assert self.status.launch is not None, "every accepted run has a launch"  # noqa: S101
         return self.status.launch
 
     def update(self, **fields: Any) -> None:
@@ -36,10 +37,12 @@ class Draft:
         self.status = self.status.model_copy(update=fields)
 
     def update_launch(self, **fields: Any) -> None:
-        """Set fields of the launch."""
+        """Set fields of the current launch."""
         self.update(launch=self.launch.model_copy(update=fields))
 
-    def put(self, kind: ConditionType, value: Outcome, reason: str, message: str = "") -> None:
+    def put(
+        self, kind: ConditionType, value: Outcome, reason: AnyReason, message: str = ""
+    ) -> None:
         """Set a condition."""
         self.status = conditions.put(
             self.status,
@@ -52,7 +55,7 @@ class Draft:
         )
 
     def say(self, message: str) -> None:
-        """Set the message that people see first."""
+        """Set `status.message`, which `kubectl get -o wide` shows."""
         self.update(message=conditions.shortened(message))
 
     def act(self, *actions: Action) -> None:
@@ -60,14 +63,14 @@ class Draft:
         self.actions.extend(actions)
 
     def wake_in(self, seconds: float) -> None:
-        """Look again after some seconds, or earlier if that was wanted already."""
-        wanted = max(seconds, 0.0)
-        self.wake_seconds = wanted if self.wake_seconds is None else min(wanted, self.wake_seconds)
+        """Reconcile again after some seconds, or at an earlier time that was set before."""
+        delay = max(seconds, 0.0)
+        self.wake_seconds = delay if self.wake_seconds is None else min(delay, self.wake_seconds)
 
     def wake_at(self, text: str) -> None:
-        """Look again at a time of the API."""
+        """Reconcile again at a time that the API gave."""
         self.wake_in(times.seconds(text) - self.now)
 
     def decision(self) -> Decision:
-        """Return what has been decided."""
+        """Return the finished decision."""
         return Decision(self.status, tuple(self.actions), self.wake_seconds)

@@ -1,12 +1,13 @@
-"""The life of the run's current launch: start it, see how far it is, take over its outcome.
+"""The run's current launch: start it, follow it, and take over its outcome.
 
-Neighbours: `outcomes` (what the status says after a launch), `waiting` (why one does not run).
+`waiting` describes a launch that does not run yet; `outcomes` changes the status after its end.
 """
 
 from dataclasses import dataclass
 from typing import Final
 
 from selfimprove_operator.api import times
+from selfimprove_operator.api.reasons import Reason
 from selfimprove_operator.api.status import Launch
 from selfimprove_operator.decisions import endings, outcomes, waiting
 from selfimprove_operator.decisions.actions import (
@@ -35,13 +36,13 @@ INVALID: Final = 422
 
 @dataclass(frozen=True)
 class Observed:
-    """One run with everything that is known of it."""
+    """One run with everything that is known about it."""
 
     run: Run
     children: tuple[Child, ...]
     """children with their pods."""
     lingering: tuple[Pod, ...]
-    """lingering are pods of Jobs that are gone."""
+    """lingering are pods whose Job is gone."""
     facts: Facts
 
     @property
@@ -51,7 +52,7 @@ class Observed:
 
 
 def current_child(draft: Draft, observed: Observed) -> Child | None:
-    """Return the Job of the run's launch: by its labels, or by its name if they were removed."""
+    """Return the Job of the run's launch, found by its labels, or by name if they were removed."""
     for child in observed.children:
         if _has_labels_of(draft.launch, child) or child.name == draft.launch.job_name:
             return child
@@ -64,7 +65,7 @@ def _has_labels_of(launch: Launch, child: Child) -> bool:
 
 
 def end_strays(draft: Draft, strays: list[Child]) -> None:
-    """Delete what runs and is not the run's launch: left by a hand or another operator."""
+    """Delete running Jobs that are not the current launch, such as one of another operator."""
     draft.act(*(Delete(c) for c in strays if not c.is_finished and not c.is_deleting))
 
 
@@ -78,7 +79,7 @@ def take_over(draft: Draft, child: Child, spec: Spec, facts: Facts) -> None:
         return
     result = endings.result(child)
     if result is None:
-        message = f"{child.name} is complete and its result is lost with its pod"
+        message = f"Job {child.name} is complete, but its result is lost with its pods"
         outcomes.relaunch(draft, spec, unit, Ending("Disruption", "ResultLost", message))
         draft.wake_in(0)
         return
@@ -91,7 +92,7 @@ def take_over(draft: Draft, child: Child, spec: Spec, facts: Facts) -> None:
 
 
 def fail(draft: Draft, spec: Spec, unit: Unit, ending: Ending) -> None:
-    """End the run for wrong input, else launch again as far as the limits allow."""
+    """End the run for wrong input, else launch again within the limits."""
     if ending.kind == "Input":
         outcomes.set_stages(draft, unit, {}, state="Failed", completion_time=draft.stamp)
         outcomes.finish(draft, is_success=False, reason=ending.reason, message=ending.message)
@@ -101,14 +102,14 @@ def fail(draft: Draft, spec: Spec, unit: Unit, ending: Ending) -> None:
 
 
 def suspend(draft: Draft, observed: Observed, current: Child | None, strays: list[Child]) -> None:
-    """Free what the run holds, and say so when its pods are gone."""
+    """Delete the launch; the run is suspended once its pods are gone."""
     if current is not None:
         if not current.is_deleting:
             draft.act(Delete(current))
         draft.put("Progressing", "False", "Suspending", f"waiting for {current.name} to end")
         draft.say("suspending")
         return
-    if _is_seen_and_unconfirmed(draft, observed.facts):
+    if _awaits_confirmation(draft, observed.facts):
         return
     if draft.launch.job_name is not None:
         count = draft.launch.suspensions + 1
@@ -122,8 +123,8 @@ def suspend(draft: Draft, observed: Observed, current: Child | None, strays: lis
     draft.say("suspended")
 
 
-def _is_seen_and_unconfirmed(draft: Draft, facts: Facts) -> bool:
-    """Ask whether a Job that was seen is really gone, before that is believed."""
+def _awaits_confirmation(draft: Draft, facts: Facts) -> bool:
+    """Have the API server confirm that a Job missing in the cache is gone; true until it has."""
     job = draft.launch.job_name
     if job is None or job in facts.gone:
         return False
@@ -132,7 +133,7 @@ def _is_seen_and_unconfirmed(draft: Draft, facts: Facts) -> bool:
 
 
 def _still_running(draft: Draft, observed: Observed, strays: list[Child]) -> bool:
-    """Say which pods of earlier launches have not ended; nothing new starts beside them."""
+    """Wait for pods of earlier launches: two launches must not write at the same time."""
     pods = [p for p in observed.lingering if not p.is_finished]
     pods += [p for stray in strays for p in stray.pods if not p.is_finished]
     live = [stray for stray in strays if not stray.is_finished]
@@ -147,7 +148,7 @@ def _still_running(draft: Draft, observed: Observed, strays: list[Child]) -> boo
 def drive(
     draft: Draft, observed: Observed, spec: Spec, current: Child | None, strays: list[Child]
 ) -> None:
-    """Start the run's launch, or see how far it is."""
+    """Start the run's launch, or follow it while it runs."""
     unit = units.unit(draft.launch.unit, spec, draft.launch.iteration)
     draft.put("Suspended", "False", "NotSuspended")
     if current is None:
@@ -167,7 +168,7 @@ def drive(
 
 
 def is_changed_by_hand(child: Child, run: Run, launch: Launch) -> bool:
-    """Return whether the Job of a launch is not as we made it, in what can be mended."""
+    """Return whether someone changed the Job in a way that can be undone."""
     if child.is_finished or child.is_deleting:
         return False
     is_ours = child.is_managed and child.run_uid == run.uid and child.owner is not None
@@ -177,9 +178,13 @@ def is_changed_by_hand(child: Child, run: Run, launch: Launch) -> bool:
 
 
 def _start(draft: Draft, observed: Observed, spec: Spec, unit: Unit, strays: list[Child]) -> None:
-    """Create the launch when nothing speaks against it."""
-    if draft.launch.job_name is not None:
-        _lost(draft, observed, spec, unit)
+    """Create the launch, after back-off, and when nothing of an earlier one runs any more."""
+    if draft.launch.job_name is not None:  # it was created once, and is now gone
+        if _awaits_confirmation(draft, observed.facts):
+            return
+        message = f"Job {draft.launch.job_name} was deleted"
+        outcomes.relaunch(draft, spec, unit, Ending("Disruption", "JobDeleted", message))
+        draft.wake_in(0)
         return
     not_before = draft.launch.not_before
     if not_before is not None and times.seconds(not_before) > draft.now:
@@ -190,29 +195,20 @@ def _start(draft: Draft, observed: Observed, spec: Spec, unit: Unit, strays: lis
     if _still_running(draft, observed, strays) or _is_refused(draft, observed.facts):
         return
     is_first = draft.launch.iteration == 0 and draft.launch.number == 0
-    is_judged = observed.facts.is_dry_run_good or unit.name not in NEEDS_DRY_RUN
-    draft.act(DryRun() if is_first and not is_judged else Create())
-
-
-def _lost(draft: Draft, observed: Observed, spec: Spec, unit: Unit) -> None:
-    """Launch again after someone has deleted the Job."""
-    if _is_seen_and_unconfirmed(draft, observed.facts):
-        return
-    message = f"{draft.launch.job_name} was deleted"
-    outcomes.relaunch(draft, spec, unit, Ending("Disruption", "JobDeleted", message))
-    draft.wake_in(0)
+    is_validated = observed.facts.is_dry_run_good or unit.name not in NEEDS_DRY_RUN
+    draft.act(DryRun() if is_first and not is_validated else Create())
 
 
 def _is_refused(draft: Draft, facts: Facts) -> bool:
-    """Say why the API server refused a launch; hold it, or end the run if it never can start."""
+    """Report a refusal of the API server; retry later, or end the run if the pods are invalid."""
     refusal = facts.refusal
     if refusal is None:
         return False
     if refusal.status == INVALID:
-        message = f"expected pods that the API server accepts, found: {refusal.message}"
+        message = f"the API server rejected the pods; fix spec.pods: {refusal.message}"
         outcomes.finish(draft, is_success=False, reason="InvalidPods", message=message)
         return True
-    reason = "NamespaceTerminating" if refusal.is_ending else "Refused"
+    reason: Reason = "NamespaceTerminating" if refusal.is_ending else "Refused"
     draft.put("Progressing", "False", reason, refusal.message)
     draft.say(f"{draft.launch.unit} waits: {refusal.message}")
     if refusal.is_ending:

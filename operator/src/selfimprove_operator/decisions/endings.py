@@ -1,10 +1,12 @@
-"""How a launch ended: with a result, by wrong input, by its own failure, by the infrastructure."""
+"""How a launch ended: with a result, or by wrong input, its own failure or the infrastructure."""
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
+from selfimprove_operator.api import reasons
+from selfimprove_operator.api.reasons import AnyReason
 from selfimprove_operator.decisions.observed import Child, Pod
 
 EXIT_INPUT: Final = 2
@@ -18,16 +20,16 @@ Kind = Literal["Input", "Failure", "Disruption"]
 
 @dataclass(frozen=True)
 class Ending:
-    """Why a launch did not come to its end, in the words of its condition."""
+    """Why a launch did not succeed, with reason and message for its condition."""
 
     kind: Kind
-    reason: str
+    reason: AnyReason
     message: str
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a launch left in its termination message."""
+    """The result of a launch, from a pod's termination message."""
 
     digest: str
     stages: Mapping[str, str]
@@ -36,15 +38,15 @@ class Result:
 
 
 def result(child: Child) -> Result | None:
-    """Return the result of a complete Job, None where its pods' messages are lost."""
+    """Return the result of a complete Job, None if its pods are gone with their messages."""
     for pod in sorted(child.pods, key=lambda pod: pod.index):
-        said = _said(pod)
-        if pod.exit_code == 0 and "digest" in said:
+        message = _termination_message(pod)
+        if pod.exit_code == 0 and "digest" in message:
             return Result(
-                digest=str(said["digest"]),
-                stages={str(k): str(v) for k, v in said.get("stages", {}).items()},
-                model=said.get("model"),
-                totals=said.get("totals", {}),
+                digest=str(message["digest"]),
+                stages={str(k): str(v) for k, v in message.get("stages", {}).items()},
+                model=message.get("model"),
+                totals=message.get("totals", {}),
             )
     return None
 
@@ -52,50 +54,46 @@ def result(child: Child) -> Result | None:
 def ending(child: Child) -> Ending:
     """Return why a failed Job failed.
 
-    Wrong input counts before anything else, then what the infrastructure did, then what the
-    program did first: the ranks that are ended because one failed say nothing of the cause.
+    Wrong input comes first, because no retry can fix it. Then comes the infrastructure, then the
+    pod that failed first: the other ranks are only ended because of it.
     """
-    wrong = [pod for pod in child.pods if pod.exit_code == EXIT_INPUT and _line(pod)]
+    wrong = [pod for pod in child.pods if pod.exit_code == EXIT_INPUT and _error_line(pod)]
     if wrong:
-        return Ending("Input", "InputError", _line(wrong[0]))
-    disrupted = [pod for pod in child.pods if pod.disruption]
-    if disrupted:
-        pod = disrupted[0]
-        return Ending("Disruption", str(pod.disruption), f"pod {pod.name} was taken from its node")
-    ended = [pod for pod in child.pods if pod.exit_code not in (None, 0)]
-    if not ended:
-        return _without_pods(child)
-    return _of_first(min(ended, key=lambda pod: pod.finished_at))
-
-
-def _of_first(pod: Pod) -> Ending:
+        return Ending("Input", "InputError", _error_line(wrong[0]))
+    reason: AnyReason
+    for pod in child.pods:
+        if pod.disruption:
+            reason = reasons.of_kubernetes(pod.disruption, default="Disrupted")
+            return Ending("Disruption", reason, f"pod {pod.name} was removed from its node")
+    failed = [pod for pod in child.pods if pod.exit_code not in (None, 0)]
+    if not failed:
+        message = f"the pods of Job {child.name} are gone ({child.reason}: {child.message})"
+        return Ending("Disruption", "PodLost", message)
+    pod = min(failed, key=lambda pod: pod.finished_at)
+    line = _error_line(pod)
     if pod.reason == "OOMKilled":
-        message = f"pod {pod.name} needed more memory than its limit; raise pods.*.resources"
+        message = f"pod {pod.name} exceeded its memory limit; raise it in spec.pods.*.resources"
         return Ending("Failure", "OOMKilled", message)
-    is_taken = pod.exit_code == EXIT_KILLED and pod.deleted_at is not None
-    if is_taken or pod.exit_code in (EXIT_TERMINATED, EXIT_NOT_STARTED):
-        reason = "StartError" if pod.exit_code == EXIT_NOT_STARTED else "PodTerminated"
-        return Ending("Disruption", reason, _line(pod) or f"pod {pod.name} was ended from outside")
+    if pod.exit_code == EXIT_NOT_STARTED:
+        return Ending("Disruption", "StartError", line or f"pod {pod.name} could not be started")
+    # SIGKILL alone may come from the kernel. A deleted pod gets it after its grace period.
+    is_killed = pod.exit_code == EXIT_KILLED and pod.deleted_at is not None
+    if is_killed or pod.exit_code == EXIT_TERMINATED:
+        return Ending("Disruption", "PodTerminated", line or f"pod {pod.name} was terminated")
     reason = "TryAgain" if pod.exit_code == EXIT_TRY_AGAIN else "Error"
-    line = _line(pod) or f"pod {pod.name} ended with exit code {pod.exit_code}; see its log"
+    line = line or f"pod {pod.name} exited with code {pod.exit_code}; see its log"
     return Ending("Failure", reason, line)
 
 
-def _without_pods(child: Child) -> Ending:
-    """Return the ending of a Job whose pods are gone, or never told how they ended."""
-    message = f"the pods of {child.name} are gone ({child.reason}: {child.message})"
-    return Ending("Disruption", "PodLost", message)
+def _error_line(pod: Pod) -> str:
+    """Return the error line in a stage's termination message, empty if there is none."""
+    return str(_termination_message(pod).get("error", ""))
 
 
-def _line(pod: Pod) -> str:
-    """Return the one line with which a stage ended, empty where it left none."""
-    return str(_said(pod).get("error", ""))
-
-
-def _said(pod: Pod) -> Mapping[str, Any]:
-    """Return a pod's termination message; anything but the contract's JSON is no message."""
+def _termination_message(pod: Pod) -> Mapping[str, Any]:
+    """Parse a pod's termination message; whatever is not the contract's JSON counts as empty."""
     try:
-        said = json.loads(pod.message or "{}")
+        message = json.loads(pod.message or "{}")
     except json.JSONDecodeError:
         return {}
-    return said if isinstance(said, dict) else {}
+    return message if isinstance(message, dict) else {}

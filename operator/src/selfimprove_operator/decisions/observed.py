@@ -1,7 +1,7 @@
-"""Runs, Jobs and Pods as the planner sees them: small frozen views of raw objects.
+"""Small immutable views of runs, Jobs and Pods, which the planner works with.
 
-The index keeps these views and nothing else of a watch event, so that a thousand runs fit
-into little memory.
+Of a watch event the informer cache keeps only the view, so that a thousand runs need little
+memory.
 """
 
 import json
@@ -29,7 +29,7 @@ INDEX: Final = "batch.kubernetes.io/job-completion-index"
 
 @dataclass(frozen=True)
 class Run:
-    """A `SelfImproveRun`: its metadata, its spec as it stands, and its status."""
+    """A `SelfImproveRun`: its metadata, spec and status."""
 
     namespace: str
     name: str
@@ -48,7 +48,7 @@ class Run:
 
 
 def run(body: JSONObject) -> Run:
-    """Return the view of a raw run, without what a newer operator has noted in its status."""
+    """Return the view of a run, without fields in its status that only a newer operator knows."""
     metadata, status = body["metadata"], json.dumps(body.get("status") or {})
     return Run(
         namespace=metadata["namespace"],
@@ -78,31 +78,32 @@ class Pod:
     node: str | None
     deleted_at: float | None
     waiting: tuple[str, str] | None = None
-    """waiting is reason and message of what keeps it from running, as far as the pod says it."""
+    """waiting is reason and message of why it does not run, if its status says so."""
     is_running: bool = False
     exit_code: int | None = None
     finished_at: float = 0.0
     reason: str = ""
-    """reason of the container's end, such as OOMKilled, or of the pod's, such as Evicted."""
+    """reason why the container ended, such as OOMKilled, or the pod, such as Evicted."""
     message: str = ""
-    """message that the stage left (`terminationMessagePath`)."""
+    """message is the termination message of the stage."""
     disruption: str | None = None
     """disruption is the reason of the condition DisruptionTarget."""
     image_id: str | None = None
 
     @property
     def is_finished(self) -> bool:
-        """Whether nothing of it runs any more."""
+        """Whether all its containers have ended."""
         return self.phase in ("Succeeded", "Failed")
 
 
 def pod(body: JSONObject) -> Pod:
-    """Return the view of a raw pod."""
+    """Return the view of a pod."""
     metadata, status = body["metadata"], body.get("status", {})
     labels = metadata.get("labels", {})
-    container = _container(status)
+    statuses: Sequence[JSONObject] = status.get("containerStatuses", ())
+    container = next((s for s in statuses if s["name"] == CONTAINER), {})
     state = container.get("state", {})
-    ended = state.get("terminated", {})
+    terminated = state.get("terminated", {})
     conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}
     disruption = conditions.get("DisruptionTarget")
     return Pod(
@@ -116,26 +117,21 @@ def pod(body: JSONObject) -> Pod:
         phase=status.get("phase", "Pending"),
         node=body.get("spec", {}).get("nodeName"),
         deleted_at=times.seconds_or_none(metadata.get("deletionTimestamp")),
-        waiting=_waiting(status, state),
+        waiting=_reason_to_wait(status, state),
         is_running="running" in state,
-        exit_code=ended.get("exitCode"),
-        finished_at=times.seconds_or_none(ended.get("finishedAt")) or 0.0,
-        reason=ended.get("reason") or status.get("reason") or "",
-        message=ended.get("message", ""),
+        exit_code=terminated.get("exitCode"),
+        finished_at=times.seconds_or_none(terminated.get("finishedAt")) or 0.0,
+        reason=terminated.get("reason") or status.get("reason") or "",
+        message=terminated.get("message", ""),
         disruption=disruption.get("reason", "Disrupted") if disruption else None,
         image_id=container.get("imageID") or None,
     )
 
 
-def _container(status: JSONObject) -> JSONObject:
-    """Return the status of the stage's container, empty before the node has told one."""
-    statuses: Sequence[JSONObject] = status.get("containerStatuses", ())
-    return next((s for s in statuses if s["name"] == CONTAINER), {})
-
-
-def _waiting(status: JSONObject, state: JSONObject) -> tuple[str, str] | None:
-    """Return why a pod does not run yet, None where it runs or does not say."""
+def _reason_to_wait(status: JSONObject, state: JSONObject) -> tuple[str, str] | None:
+    """Return why a pod does not run yet, None if it runs or its status does not say why."""
     waiting = state.get("waiting", {})
+    # Every pod passes through these two: they explain nothing.
     if waiting.get("reason") and waiting["reason"] not in ("ContainerCreating", "PodInitializing"):
         return waiting["reason"], waiting.get("message", "")
     for condition in status.get("conditions", ()):
@@ -146,7 +142,7 @@ def _waiting(status: JSONObject, state: JSONObject) -> tuple[str, str] | None:
 
 @dataclass(frozen=True)
 class Child:
-    """One launch's Job, the operator's own or the one that a JobSet made of it."""
+    """The Job of one launch, created by the operator or by a JobSet."""
 
     namespace: str
     name: str
@@ -158,20 +154,20 @@ class Child:
     iteration: int
     number: int
     owner: tuple[str, str, str] | None
-    """owner is kind, name and uid of the controller."""
+    """owner is kind, name and uid of the controller owner."""
     is_managed: bool
-    """is_managed is true if it still carries the label that we watch by."""
+    """is_managed is true if it still has the label by which Jobs are watched."""
     is_deleting: bool
     is_suspended: bool
     queue: str | None
-    """queue of Kueue that may suspend it."""
+    """queue is the Kueue queue that may suspend it."""
     completions: int
     parallelism: int
     has_deadline: bool
     is_complete: bool
     is_failed: bool
     is_failing: bool
-    """is_failing: the outcome is decided and pods still end (FailureTarget)."""
+    """is_failing: it will fail once its pods have ended (condition FailureTarget)."""
     reason: str = ""
     message: str = ""
     """reason and message of the condition Failed."""
@@ -179,12 +175,12 @@ class Child:
 
     @property
     def is_finished(self) -> bool:
-        """Whether its outcome is final and no pod of it runs."""
+        """Whether its outcome is final and none of its pods runs."""
         return self.is_complete or self.is_failed
 
 
 def child(body: JSONObject) -> Child:
-    """Return the view of a raw Job, without its pods."""
+    """Return the view of a Job, without its pods."""
     metadata, spec, status = body["metadata"], body["spec"], body.get("status", {})
     labels = metadata.get("labels", {})
     conditions = {c["type"]: c for c in status.get("conditions", ()) if c["status"] == "True"}

@@ -1,11 +1,14 @@
-"""Decide what happens next with a run: a pure function of what is observed and the time.
+"""Decide what happens next with a run: a pure function of the observed state and the time.
 
-`decide` gives the status as it should be and the actions after it has been written. Three rules
-make a crash between any two writes harmless: a launch stands in the status before its Job is
-created; an outcome stands there before anything is deleted; and nothing counts as gone before
-the API server has said so. Neighbours: `outcomes` (after a launch), `waiting` (before and
-during it), `drive` (the launch itself),
-`deletion` (the run's own end), and `loop`, which does what is decided here.
+`decide` returns the status to write and the actions to take afterwards. Three rules make a crash
+between any two writes harmless:
+
+- A launch is in the status before its Job is created.
+- An outcome is in the status before anything is deleted.
+- An object that is missing in the cache counts as gone only after the API server has confirmed it.
+
+`drive` handles the current launch, `waiting` describes it before and while it runs, `outcomes`
+follows its end, and `deletion` handles a deleted run. `loop` carries out what is decided here.
 """
 
 import json
@@ -20,8 +23,8 @@ from selfimprove_operator.decisions.actions import (
     Delete,
     DeleteRun,
     DryRun,
+    RecordEvent,
     SetFinalizer,
-    Tell,
 )
 from selfimprove_operator.decisions.draft import Draft
 from selfimprove_operator.decisions.drive import Observed
@@ -33,11 +36,11 @@ from selfimprove_pipeline.contract.errors import InputError
 from selfimprove_pipeline.contract.recipe import Spec
 
 Take = Callable[[recipe.Run], Snapshot]
-"""Makes the snapshot that a new run starts with; InputError where its recipe is too large."""
+"""Takes the snapshot that a new run starts with; raises InputError if its recipe is too large."""
 
 
 def decide(observed: Observed, take: Take, now: float) -> Decision:
-    """Return what to do with a run. `take` makes the snapshot that a new run starts with."""
+    """Return the run's new status and what to do. `take` takes the snapshot of a new run."""
     run = observed.run
     draft = Draft(run, now, run.status)
     managed_by = run.spec.get("managedBy", status.MANAGER)
@@ -52,33 +55,33 @@ def decide(observed: Observed, take: Take, now: float) -> Decision:
     if run.deleted_at is not None:
         deletion.decide(draft, observed, resolved.spec)
     elif outcomes.is_decided(run.status):
-        _after(draft, observed, resolved.spec)
+        _clean_up(draft, observed, resolved.spec)
     elif run.status.start_time is None:
         _accept(draft, resolved, take)
     else:
-        _go_on(draft, observed, resolved.spec)
+        _continue(draft, observed, resolved.spec)
     return draft.decision()
 
 
 def owner_of(run: Run) -> Owner:
-    """Return the run as the owner of its children."""
+    """Return the run as the controller owner of its objects."""
     return Owner(run.namespace, run.name, run.uid)
 
 
 def resolved_run(run: Run) -> recipe.Run:
-    """Return the run's recipe, its profile filled in; ValueError where it is none."""
+    """Return the run's recipe with its profile applied; ValueError if the spec is invalid."""
     metadata = {"name": run.name, "namespace": run.namespace}
     body = {"apiVersion": recipe.API_VERSION, "kind": recipe.KIND, "metadata": metadata}
     return _resolved(json.dumps({**body, "spec": run.spec}))
 
 
-@lru_cache(maxsize=64)  # every pass over a run asks, and its spec seldom changes
+@lru_cache(maxsize=64)  # every reconcile needs it, and a spec seldom changes
 def _resolved(text: str) -> recipe.Run:
     return recipe.resolve(recipe.Run.model_validate_json(text))
 
 
 def _refuse(draft: Draft, message: str) -> None:
-    """Say that a spec is wrong that the API server let through: only its author can mend it."""
+    """Report an invalid spec that the API server let through; its author has to correct it."""
     draft.put("Accepted", "False", "InvalidSpec", message)
     if draft.status.start_time is None:
         draft.put("Succeeded", "Unknown", "NotAccepted")
@@ -86,14 +89,14 @@ def _refuse(draft: Draft, message: str) -> None:
 
 
 def _accept(draft: Draft, resolved: recipe.Run, take: Take) -> None:
-    """Fix what the run uses, and make `check` its first launch."""
+    """Fix what the run uses from now on, and make `check` its first launch."""
     spec = resolved.spec
     if spec.suspend:
         draft.put("Accepted", "True", "Accepted")
         draft.put("Suspended", "True", "Suspended", "spec.suspend is true")
         draft.put("Progressing", "False", "Suspended")
         draft.put("Succeeded", "Unknown", "Suspended")
-        draft.say("suspended before it began")
+        draft.say("suspended before the start")
         return
     try:
         taken: Snapshot = take(resolved)
@@ -105,36 +108,36 @@ def _accept(draft: Draft, resolved: recipe.Run, take: Take) -> None:
         recipe_digest=snapshot.digest(taken),
         runtime_ref=status.RuntimeRef(name=owner_of(draft.run).metadata["name"]),
     )
-    draft.put("Accepted", "True", "Accepted", "the recipe is fixed from now on")
+    draft.put("Accepted", "True", "Accepted", "the recipe is valid and can no longer be changed")
     draft.put("Suspended", "False", "NotSuspended")
     queue = spec.scheduling.queue_name
     if queue is None:
-        draft.put("QuotaReserved", "True", "NotQueued", "no queue was named")
+        draft.put("QuotaReserved", "True", "NotQueued", "spec.scheduling.queueName is not set")
     else:
         draft.put("QuotaReserved", "False", "WaitingForQuota", f"queue {queue}")
     draft.put("Progressing", "False", "Starting")
     draft.put("Succeeded", "Unknown", "Running")
     draft.say("starting")
     outcomes.enter(draft, spec, 0, units.first(spec))
-    draft.act(Tell("Normal", "Accepted", f"recipe {draft.status.recipe_digest}"))
-    _finalizer(draft, spec)
+    draft.act(RecordEvent("Normal", "Accepted", f"recipe {draft.status.recipe_digest}"))
+    _set_finalizer(draft, spec)
     draft.act(Create())
 
 
-def _finalizer(draft: Draft, spec: Spec) -> None:
-    """Keep the finalizer exactly while artifacts are to go with the run."""
+def _set_finalizer(draft: Draft, spec: Spec) -> None:
+    """Add or remove the finalizer to match `deletionPolicy`, which may change at any time."""
     is_wanted = spec.deletion_policy == "Delete"
     if is_wanted != (status.FINALIZER in draft.run.finalizers):
         draft.act(SetFinalizer(is_wanted))
 
 
-def _after(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Nothing starts after the outcome: what still runs ends, and in the end the run goes."""
-    _finalizer(draft, spec)
+def _clean_up(draft: Draft, observed: Observed, spec: Spec) -> None:
+    """After the outcome: end what still runs, and delete the run after its time to live."""
+    _set_finalizer(draft, spec)
     draft.act(*(Delete(child) for child in observed.children if not child.is_finished))
-    succeeded = conditions.is_true(draft.status, "Succeeded")
+    is_success = conditions.is_true(draft.status, "Succeeded")
     ttl = spec.ttl_seconds_after_finished
-    seconds = ttl.succeeded if succeeded else ttl.failed
+    seconds = ttl.succeeded if is_success else ttl.failed
     if seconds is None or draft.status.completion_time is None:
         return
     left = times.seconds(draft.status.completion_time) + seconds - draft.now
@@ -144,11 +147,11 @@ def _after(draft: Draft, observed: Observed, spec: Spec) -> None:
         draft.act(DeleteRun())
 
 
-def _go_on(draft: Draft, observed: Observed, spec: Spec) -> None:
-    """Take the current launch one step further."""
-    _finalizer(draft, spec)
+def _continue(draft: Draft, observed: Observed, spec: Spec) -> None:
+    """Take the current launch one step further, and end the run if a deadline has passed."""
+    _set_finalizer(draft, spec)
     current = drive.current_child(draft, observed)
-    strays = [c for c in observed.children if c is not current]
+    strays = [child for child in observed.children if child is not current]
     drive.end_strays(draft, strays)
     if current is not None and current.is_finished:
         drive.take_over(draft, current, spec, observed.facts)
@@ -156,8 +159,9 @@ def _go_on(draft: Draft, observed: Observed, spec: Spec) -> None:
         drive.suspend(draft, observed, current, strays)
     else:
         drive.drive(draft, observed, spec, current, strays)
-    is_open = not outcomes.is_decided(draft.status) and not spec.suspend
-    late = waiting.overdue(draft, spec, observed.pods) if is_open else None
-    if late is not None:
-        outcomes.finish(draft, is_success=False, reason=late[0], message=late[1])
+    if outcomes.is_decided(draft.status) or spec.suspend:
+        return
+    overdue = waiting.overdue(draft, spec, observed.pods)
+    if overdue is not None:
+        outcomes.finish(draft, is_success=False, reason=overdue[0], message=overdue[1])
         draft.actions = [a for a in draft.actions if not isinstance(a, (Create, DryRun))]

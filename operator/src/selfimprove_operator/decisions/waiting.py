@@ -1,23 +1,29 @@
-"""Why a launch does not run yet, how far it is, and which deadline ends it."""
+"""The state of a launch: what it waits for, its progress, and the deadline that has passed."""
 
 from typing import Final
 
-from selfimprove_operator.api import times
-from selfimprove_operator.decisions.actions import Facts, Looked, ReadEvents, ReadProgress
+from selfimprove_operator.api import reasons, times
+from selfimprove_operator.api.reasons import AnyReason, Reason
+from selfimprove_operator.decisions.actions import Facts, ReadEvents, ReadProgress
 from selfimprove_operator.decisions.draft import Draft
 from selfimprove_operator.decisions.observed import Child, Pod
 from selfimprove_pipeline.contract.recipe import Spec
 
-PATIENCE_SECONDS: Final = 3.0
-"""Time in which a launch may come to run before its Events are read."""
-LONGEST_LOOK_SECONDS: Final = 60.0
+EVENTS_SECONDS: Final = 3.0
+"""Time that pods have to start before the Events are read; doubled after each read."""
+LONGEST_EVENTS_SECONDS: Final = 60.0
 PROGRESS_SECONDS: Final = 10.0
+"""Time between two reads of a running pod's log."""
 
 
 def describe(draft: Draft, child: Child, facts: Facts) -> None:
-    """Say of a live launch whether it waits or runs, and ask for what tells more."""
+    """Set the conditions of a live launch: it is queued, waits for its pods, or runs."""
     if child.is_suspended and child.queue:
-        _in_queue(draft, child)
+        message = f"waiting for the queue {child.queue} to admit {child.name}"
+        draft.update_launch(waiting_since=None)
+        draft.put("QuotaReserved", "False", "WaitingForQuota", message)
+        draft.put("Progressing", "False", "WaitingForQuota", message)
+        draft.say(message)
         return
     if child.queue:
         draft.put("QuotaReserved", "True", "Admitted", f"admitted by the queue {child.queue}")
@@ -25,118 +31,89 @@ def describe(draft: Draft, child: Child, facts: Facts) -> None:
     waiting = [pod for pod in child.pods if not pod.is_running and not pod.is_finished]
     running = [pod for pod in child.pods if pod.is_running]
     if running and not waiting:
-        _running(draft, running, facts)
+        _describe_running(draft, running, facts)
         return
     if sum(pod.is_finished for pod in child.pods) >= child.completions:
-        return  # nothing is waited for but the Job's own word, which comes within seconds
+        return  # within seconds the Job's own status says how it ended
     if draft.launch.waiting_since is None:
         draft.update_launch(waiting_since=draft.stamp)
-    reason, message = _reason(draft, child, waiting, facts)
+    reason, message = _reason_to_wait(draft, child, waiting, facts)
     draft.put("Progressing", "False", reason, message)
     draft.say(f"{draft.launch.unit} waits: {message}")
 
 
 def start_clock(draft: Draft) -> None:
-    """Start the clocks of unit and run, which no waiting for quota may count on."""
+    """Start the clocks of `stageSeconds` and `runSeconds`; time in a queue does not count."""
     if draft.launch.start_time is None:
         draft.update_launch(start_time=draft.stamp)
     if draft.status.resume_time is None:
         draft.update(resume_time=draft.stamp)
 
 
-def _in_queue(draft: Draft, child: Child) -> None:
-    message = f"waiting for the queue {child.queue} to admit {child.name}"
+def _describe_running(draft: Draft, pods: list[Pod], facts: Facts) -> None:
+    """Show the progress of the first pod, and read its log again after 10 s."""
+    pod = min(pods, key=lambda pod: pod.index)
     draft.update_launch(waiting_since=None)
-    draft.put("QuotaReserved", "False", "WaitingForQuota", message)
-    draft.put("Progressing", "False", "WaitingForQuota", message)
+    progress = facts.progress.get(pod.uid)
+    if progress is not None and progress.reason:
+        draft.update(stage=progress.reason, progress=progress.message)
+    seconds = 0.0 if progress is None else progress.at + PROGRESS_SECONDS - draft.now
+    if seconds <= 0:
+        draft.act(ReadProgress(pod))
+        seconds = PROGRESS_SECONDS
+    draft.wake_in(seconds)
+    message = f"{draft.launch.unit} of iteration {draft.launch.iteration} is running"
+    draft.put("Progressing", "True", "Running", f"{message} on {pod.node}")
     draft.say(message)
 
 
-def _running(draft: Draft, pods: list[Pod], facts: Facts) -> None:
-    """Show the progress of the first pod, and look at its log again in time."""
-    pod = min(pods, key=lambda pod: pod.index)
-    draft.update_launch(waiting_since=None)
-    looked = facts.progress.get(pod.uid)
-    if looked is not None and looked.reason:
-        draft.update(stage=looked.reason, progress=looked.message)
-    due = 0.0 if looked is None else looked.at + PROGRESS_SECONDS - draft.now
-    if due <= 0:
-        draft.act(ReadProgress(pod))
-        due = PROGRESS_SECONDS
-    draft.wake_in(due)
-    what = f"{draft.launch.unit} of iteration {draft.launch.iteration} runs"
-    draft.put("Progressing", "True", "Running", f"{what} on {pod.node}")
-    draft.say(what)
-
-
-def _reason(draft: Draft, child: Child, waiting: list[Pod], facts: Facts) -> tuple[str, str]:
-    """Return reason and message of what a launch waits for, from its pods, else from Events."""
+def _reason_to_wait(
+    draft: Draft, child: Child, waiting: list[Pod], facts: Facts
+) -> tuple[AnyReason, str]:
+    """Return why a launch does not run, from the status of its pods, else from Events."""
     for pod in waiting:
         if pod.deleted_at is not None:
             return "Terminating", f"pod {pod.name} is being deleted"
         if pod.waiting is not None:
             reason, message = pod.waiting
-            return _word(reason), f"pod {pod.name}: {reason}: {message}"
+            shown = reasons.of_kubernetes(reason, default="Waiting")
+            return shown, f"pod {pod.name}: {reason}: {message}"
+    # Quota, Pod Security and mounts show in Events only: of the Job as long as it has no pod.
     uid = waiting[0].uid if waiting else child.uid
-    looked = facts.events.get(uid)
-    _look_again(draft, uid, looked, since=child.created_at)
-    if looked is not None and looked.reason:
-        return _word(looked.reason), f"{looked.reason}: {looked.message}"
-    return "Starting", f"{child.name} was created and its pods start"
-
-
-def _look_again(draft: Draft, uid: str, looked: Looked | None, *, since: float) -> None:
-    """Ask for the Events of an object: 3 s after its creation, then ever more seldom."""
-    due = since + PATIENCE_SECONDS
-    if looked is not None:
-        due = looked.at + min(PATIENCE_SECONDS * 2**looked.count, LONGEST_LOOK_SECONDS)
+    event = facts.events.get(uid)
+    due = child.created_at + EVENTS_SECONDS
+    if event is not None:
+        due = event.at + min(EVENTS_SECONDS * 2**event.count, LONGEST_EVENTS_SECONDS)
     if due <= draft.now:
         draft.act(ReadEvents(uid))
-        due = draft.now + PATIENCE_SECONDS
+        due = draft.now + EVENTS_SECONDS
     draft.wake_in(due - draft.now)
+    if event is not None and event.reason:
+        shown = reasons.of_kubernetes(event.reason, default="Waiting")
+        return shown, f"{event.reason}: {event.message}"
+    return "Starting", f"{child.name} was created and its pods are starting"
 
 
-def _word(reason: str) -> str:
-    """Return a reason as one word of letters, as conditions want it."""
-    letters = "".join(c for c in reason if c.isascii() and c.isalpha())
-    return (letters[:1].upper() + letters[1:])[:64] or "Waiting"
-
-
-def overdue(draft: Draft, spec: Spec, pods: list[Pod]) -> tuple[str, str] | None:
-    """Return reason and message of the deadline that has passed, None while there is time."""
+def overdue(draft: Draft, spec: Spec, pods: list[Pod]) -> tuple[Reason, str] | None:
+    """Return reason and message of a deadline that has passed, None if none has."""
     deadlines, launch = spec.deadlines, draft.status.launch
-    clocks = (
+    started = launch.start_time if launch else None
+    waiting = launch.waiting_since if launch else None
+    # A deletion time includes the grace period: a pod still there later is on a lost node.
+    deleted = [pod.deleted_at for pod in pods if pod.deleted_at and not pod.is_finished]
+    lost = times.stamp(min(deleted)) if deleted and min(deleted) < draft.now else None
+    clocks: tuple[tuple[Reason, str, int | None, str | None], ...] = (
         ("RunDeadlineExceeded", "runSeconds", deadlines.run_seconds, draft.status.resume_time),
-        (
-            "StageDeadlineExceeded",
-            "stageSeconds",
-            deadlines.stage_seconds,
-            launch.start_time if launch else None,
-        ),
-        (
-            "StartDeadlineExceeded",
-            "startSeconds",
-            deadlines.start_seconds,
-            launch.waiting_since if launch else None,
-        ),
-        ("NodeLost", "nodeLostSeconds", deadlines.node_lost_seconds, _lost_since(draft, pods)),
+        ("StageDeadlineExceeded", "stageSeconds", deadlines.stage_seconds, started),
+        ("StartDeadlineExceeded", "startSeconds", deadlines.start_seconds, waiting),
+        ("NodeLost", "nodeLostSeconds", deadlines.node_lost_seconds, lost),
     )
     for reason, name, limit, since in clocks:
         if limit is None or since is None:
             continue
         left = times.seconds(since) + limit - draft.now
         if left <= 0:
-            waited = f"; {draft.status.message}" if draft.status.message else ""
-            return reason, f"deadlines.{name} of {limit} s has passed{waited}"
+            state = f"; {draft.status.message}" if draft.status.message else ""
+            return reason, f"deadlines.{name} of {limit} s has passed{state}"
         draft.wake_in(left)
     return None
-
-
-def _lost_since(draft: Draft, pods: list[Pod]) -> str | None:
-    """Return since when a pod should be gone and is not: its node does not answer.
-
-    A deletion's time already includes the pod's grace period.
-    """
-    lost = [pod.deleted_at for pod in pods if pod.deleted_at is not None and not pod.is_finished]
-    late = [at for at in lost if at < draft.now]
-    return times.stamp(min(late)) if late else None

@@ -1,7 +1,7 @@
-"""One launch with everything that its manifests are drawn from, and what its objects are called.
+"""Everything that the manifests of one launch depend on, and the names and labels of its objects.
 
-`jobs` and `pods` draw from it. Names and labels are made here alone, so that doing a launch
-twice is doing it once, and every object is found by its labels.
+`jobs` and `pods` build the manifests from it. A launch always gets the same names, so creating it
+twice has the effect of creating it once.
 """
 
 import hashlib
@@ -15,32 +15,32 @@ from selfimprove_operator.launches.units import Unit
 from selfimprove_pipeline.contract.recipe import Scheduling, Spec
 
 LABEL_LIMIT: Final = 63
-"""Length of a DNS label, which the names of Jobs, Services and host names are."""
+"""Longest DNS label: names of Jobs and Services and host names of pods are DNS labels."""
 RANKS: Final = "ranks"
-"""Name of the one Job in a JobSet."""
+"""Name of the only Job in a JobSet."""
 HASH_DIGITS: Final = 6
 
 
 def launch_name(launch: status.Launch, owner: Owner, *, limit: int) -> str:
-    """Return `<run>-<iteration>-<unit>-<number>`, the run cut and hashed beyond the limit."""
-    rest = f"-{launch.iteration}-{launch.unit}-{launch.number}"
-    if len(owner.name) + len(rest) <= limit:
-        return owner.name + rest
+    """Return `<run>-<iteration>-<unit>-<number>`; a run name that is too long is cut and hashed."""
+    suffix = f"-{launch.iteration}-{launch.unit}-{launch.number}"
+    if len(owner.name) + len(suffix) <= limit:
+        return owner.name + suffix
     digits = hashlib.sha256(owner.name.encode()).hexdigest()[:HASH_DIGITS]
-    kept = limit - len(rest) - HASH_DIGITS - 1
-    return f"{owner.name[:kept]}-{digits}{rest}"
+    length = limit - len(suffix) - HASH_DIGITS - 1
+    return f"{owner.name[:length]}-{digits}{suffix}"
 
 
 @dataclass(frozen=True)
 class Blueprint:
-    """A launch of a unit, whose run it is, and what the run is made of."""
+    """A launch, its unit, and the run that it belongs to."""
 
     launch: status.Launch
     unit: Unit
     owner: Owner
     snapshot: Snapshot
     spec: Spec
-    """spec as it stands now; everything but its mutable fields comes from the snapshot."""
+    """spec is the current one, for its mutable fields; the others come from the snapshot."""
 
     @cached_property
     def fixed(self) -> Spec:
@@ -49,17 +49,17 @@ class Blueprint:
 
     @property
     def nodes(self) -> int:
-        """Pods that train together, 1 where the unit trains nothing."""
+        """Number of pods that train together, 1 for other units."""
         return self.fixed.training.nodes if self.unit.role == "training" else 1
 
     @property
     def shards(self) -> int:
-        """Pods that share the prompts, 1 where the unit infers nothing."""
+        """Number of pods that split the prompts, 1 for other units."""
         return self.fixed.generation.shards if self.unit.role == "inference" else 1
 
     @property
     def size(self) -> int:
-        """Pods of the launch."""
+        """Number of pods of the launch."""
         return max(self.nodes, self.shards)
 
     @property
@@ -69,16 +69,16 @@ class Blueprint:
 
     @property
     def has_service(self) -> bool:
-        """Whether the launch has a headless Service of ours; a JobSet makes its own."""
+        """Whether the launch needs a headless Service; a JobSet creates its own."""
         return self.nodes > 1 and not self.is_jobset
 
     @property
     def name(self) -> str:
         """Name of the Job or JobSet, and of the Service."""
-        # What is added to the name must fit too: a pod's host name, and in a JobSet its name.
+        # A pod's host name ends with its index, a JobSet pod's name also with Job and five letters.
         index = f"-{self.size - 1}" if self.size > 1 else ""
-        added = f"-{RANKS}-0{index}-abcde" if self.is_jobset else index
-        return launch_name(self.launch, self.owner, limit=LABEL_LIMIT - len(added))
+        appended = f"-{RANKS}-0{index}-abcde" if self.is_jobset else index
+        return launch_name(self.launch, self.owner, limit=LABEL_LIMIT - len(appended))
 
     @property
     def rendezvous_host(self) -> str:
@@ -88,13 +88,13 @@ class Blueprint:
 
     @property
     def queue(self) -> Scheduling | None:
-        """The queue that admits the launch; clearing up waits for no quota."""
+        """The queue that admits the launch, if any; `delete` needs no quota."""
         scheduling = self.fixed.scheduling
         return scheduling if scheduling.queue_name and self.unit.name != "delete" else None
 
     @property
     def labels(self) -> dict[str, str]:
-        """The labels of every object of the launch."""
+        """The labels of all objects of the launch."""
         return {
             **self.owner.labels,
             "app.kubernetes.io/component": self.unit.role,
@@ -105,7 +105,7 @@ class Blueprint:
 
     @property
     def queue_labels(self) -> dict[str, str]:
-        """The labels by which Kueue holds the launch until there is quota."""
+        """The labels by which Kueue queues the launch until there is quota."""
         if self.queue is None:
             return {}
         labels = {
@@ -115,7 +115,7 @@ class Blueprint:
         return {name: value for name, value in labels.items() if value}
 
     def metadata(self, **labels: str) -> dict[str, Any]:
-        """Return the metadata of an object of the launch that the run owns."""
+        """Return the metadata of an object of the launch, with the run as its controller owner."""
         return {
             "name": self.name,
             "namespace": self.owner.namespace,

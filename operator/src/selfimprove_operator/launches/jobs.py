@@ -1,7 +1,6 @@
 """The objects of a launch: a Job, with a Service for several nodes, or a JobSet.
 
-A Job never starts a pod again by itself: every relaunch is the operator's decision. A
-disrupted pod and wrong input fail the Job at once and say so in its reason.
+A Job never restarts a pod by itself (`backoffLimit` 0): the operator decides about every launch.
 """
 
 from typing import Any
@@ -16,19 +15,32 @@ Object = dict[str, Any]
 
 def manifests(blueprint: Blueprint) -> tuple[Object, ...]:
     """Return the objects of a launch in the order of their creation, the Job or JobSet last."""
+    # Kueue resumes a suspended Job when there is quota for it.
+    suspended = {"suspend": True} if blueprint.queue else {}
+    metadata = blueprint.metadata(**blueprint.queue_labels)
     if blueprint.is_jobset:
-        return (_jobset(blueprint),)
-    service = (_service(blueprint),) if blueprint.has_service else ()
-    return (*service, _job(blueprint))
-
-
-def _job(blueprint: Blueprint) -> Object:
-    return {
+        return (_jobset(blueprint, metadata, suspended),)
+    job = {
         "apiVersion": "batch/v1",
         "kind": "Job",
-        "metadata": blueprint.metadata(**blueprint.queue_labels),
-        "spec": {**_suspended(blueprint), **_job_spec(blueprint)},
+        "metadata": metadata,
+        "spec": {**suspended, **_job_spec(blueprint)},
     }
+    if not blueprint.has_service:
+        return (job,)
+    # Ranks need host names before they are ready: they are ready only once they have met.
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": blueprint.metadata(),
+        "spec": {
+            "clusterIP": "None",
+            "publishNotReadyAddresses": True,
+            "selector": {"batch.kubernetes.io/job-name": blueprint.name},
+            "ports": [{"name": "rendezvous", "port": pods.RENDEZVOUS_PORT}],
+        },
+    }
+    return (service, job)
 
 
 def _job_spec(blueprint: Blueprint) -> Object:
@@ -38,6 +50,7 @@ def _job_spec(blueprint: Blueprint) -> Object:
         "parallelism": blueprint.size,
         "backoffLimit": 0,
         "podReplacementPolicy": "Failed",
+        # Wrong input and disruptions end the other pods at once: their work is lost anyway.
         "podFailurePolicy": {
             "rules": [
                 {
@@ -58,29 +71,9 @@ def _job_spec(blueprint: Blueprint) -> Object:
     }
 
 
-def _suspended(blueprint: Blueprint) -> Object:
-    """Return the mark with which Kueue finds a launch and holds it until there is quota."""
-    return {"suspend": True} if blueprint.queue else {}
-
-
-def _service(blueprint: Blueprint) -> Object:
-    """Return the headless Service by which ranks find each other before they are ready."""
-    return {
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": blueprint.metadata(),
-        "spec": {
-            "clusterIP": "None",
-            "publishNotReadyAddresses": True,
-            "selector": {"batch.kubernetes.io/job-name": blueprint.name},
-            "ports": [{"name": "rendezvous", "port": pods.RENDEZVOUS_PORT}],
-        },
-    }
-
-
-def _jobset(blueprint: Blueprint) -> Object:
-    """Return the JobSet with all ranks in one Job; it makes the headless Service itself."""
-    replicated = {
+def _jobset(blueprint: Blueprint, metadata: Object, suspended: Object) -> Object:
+    """Return the JobSet with all ranks in one Job; the headless Service is its own."""
+    ranks = {
         "name": RANKS,
         "replicas": 1,
         "template": {"metadata": {"labels": blueprint.labels}, "spec": _job_spec(blueprint)},
@@ -88,11 +81,11 @@ def _jobset(blueprint: Blueprint) -> Object:
     return {
         "apiVersion": "jobset.x-k8s.io/v1alpha2",
         "kind": "JobSet",
-        "metadata": blueprint.metadata(**blueprint.queue_labels),
+        "metadata": metadata,
         "spec": {
-            **_suspended(blueprint),
+            **suspended,
             "failurePolicy": {"maxRestarts": 0},
             "network": {"enableDNSHostnames": True, "publishNotReadyAddresses": True},
-            "replicatedJobs": [replicated],
+            "replicatedJobs": [ranks],
         },
     }

@@ -1,8 +1,8 @@
 """The pod of a launch: restricted security, one container, the run file, credentials, caches.
 
-The run's and the chart's settings of the role lie over our defaults (`cache`, `shm`, `tmp`
-and what points into them), and below what a stage cannot do without. Credentials come by
-reference from Secrets of the run's namespace: neither the operator nor a manifest holds one.
+The settings of the role, from the run and the chart, override our defaults (`cache`, `shm`, `tmp`
+and the variables that point there), but not what a stage needs to work. Credentials are references
+to Secrets in the run's namespace: neither the operator nor a manifest ever has their values.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -26,7 +26,7 @@ TERMINATION_LOG: Final = "/dev/termination-log"
 RENDEZVOUS_PORT: Final = 29500
 USER: Final = 65532
 GRACE_SECONDS: Final = 60
-"""Seconds that a stage has to leave its checkpoint and its message after SIGTERM."""
+"""Seconds after SIGTERM in which a stage can save its checkpoint and write its message."""
 ACCESS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 DEFAULT_ENV: Final = {
@@ -41,7 +41,7 @@ DEFAULT_ENV: Final = {
 }
 DEFAULT_VOLUMES: Final = (
     {"name": "tmp", "emptyDir": {}},
-    # NCCL and vLLM's workers talk through it. A limit reserves nothing; what is used is memory.
+    # NCCL and vLLM's workers share memory here. The limit reserves nothing; use counts as memory.
     {"name": "shm", "emptyDir": {"medium": "Memory", "sizeLimit": "16Gi"}},
     {"name": "cache", "emptyDir": {}},
 )
@@ -58,7 +58,7 @@ GPUS: Final = (
     "gpu.intel.com/*",
     "habana.ai/gaudi",
 )
-"""Names of the extended resources that are GPUs; others are network cards and the like."""
+"""Extended resources that are GPUs; others may be network cards."""
 
 PLACEMENT: Final = (
     "serviceAccountName",
@@ -69,12 +69,16 @@ PLACEMENT: Final = (
     "runtimeClassName",
     "imagePullSecrets",
 )
-"""Pod settings that are fields of the pod's spec; the others are the container's."""
+"""Settings that are fields of the pod's spec; the others are fields of its container."""
 
 
 def template(blueprint: Blueprint) -> Object:
     """Return the pod template of a launch."""
-    settings = _settings(blueprint)
+    role = blueprint.unit.role
+    # The run's settings of the role over the chart's.
+    settings = merged_pods(
+        getattr(blueprint.snapshot.pods, role), getattr(blueprint.spec.pods, role)
+    )
     run_file = snapshot.run_file(
         blueprint.snapshot,
         iterations=blueprint.spec.iterations,
@@ -89,19 +93,15 @@ def template(blueprint: Blueprint) -> Object:
     }
 
 
-def _settings(blueprint: Blueprint) -> PodSettings:
-    """Return the settings of the unit's role, the run's over the chart's."""
-    role = blueprint.unit.role
-    return merged_pods(getattr(blueprint.snapshot.pods, role), getattr(blueprint.spec.pods, role))
-
-
 def _spec(blueprint: Blueprint, settings: PodSettings) -> Object:
     given = settings.model_dump(mode="json", by_alias=True, exclude_none=True)
     placement = {name: given[name] for name in PLACEMENT if given.get(name)}
     subdomain = {"subdomain": blueprint.name} if blueprint.has_service else {}
+    fixed = [volume for volume, _ in _fixed_volumes(blueprint)]
     return {
         "restartPolicy": "Never",
         "terminationGracePeriodSeconds": GRACE_SECONDS,
+        # Stages never call the API server, and need no variables for the namespace's Services.
         "automountServiceAccountToken": False,
         "enableServiceLinks": False,
         "securityContext": {
@@ -109,29 +109,37 @@ def _spec(blueprint: Blueprint, settings: PodSettings) -> Object:
             "runAsUser": USER,
             "runAsGroup": USER,
             "fsGroup": USER,
-            "fsGroupChangePolicy": "OnRootMismatch",
+            "fsGroupChangePolicy": "OnRootMismatch",  # else each start walks through the cache
             "seccompProfile": {"type": "RuntimeDefault"},
         },
         **subdomain,
         **placement,
         "containers": [_container(blueprint, given)],
-        "volumes": _merged("name", DEFAULT_VOLUMES, given.get("volumes", ()), _volumes(blueprint)),
+        "volumes": _merged("name", DEFAULT_VOLUMES, given.get("volumes", ()), fixed),
     }
 
 
 def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
-    own = {
+    unit = blueprint.unit
+    settings = {
         name: given[name] for name in ("imagePullPolicy", "resources", "envFrom") if name in given
     }
-    mounts = _merged("mountPath", DEFAULT_MOUNTS, given.get("volumeMounts", ()), _mounts(blueprint))
+    stages = ["--stages", ",".join(unit.stages)] if unit.is_part else []
+    iteration = str(blueprint.launch.iteration)
+    fixed_mounts = [mount for _, mount in _fixed_volumes(blueprint)]
+    mounts = _merged("mountPath", DEFAULT_MOUNTS, given.get("volumeMounts", ()), fixed_mounts)
     defaults = [_variable(name, value) for name, value in DEFAULT_ENV.items()]
     secrets = list(_secrets(blueprint))
     fixed = [_variable(name, value) for name, value in _environment(blueprint, given).items()]
     return {
         "name": environment.CONTAINER,
         "image": given["image"],
-        **own,
-        "args": _arguments(blueprint),
+        **settings,
+        "args": [
+            *("worker", unit.worker, f"{RUN_FOLDER}/run.json"),
+            *("--iteration", iteration, "--engine", blueprint.snapshot.engine),
+            *stages,
+        ],
         "env": _merged("name", [*defaults, *secrets], given.get("env", ()), fixed),
         "volumeMounts": mounts,
         "terminationMessagePath": TERMINATION_LOG,
@@ -140,10 +148,10 @@ def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
 
 
 def _security(capabilities: Sequence[str]) -> Object:
-    """Return the container's rights: none, or those asked for and nothing beyond.
+    """Return the container's security context: no rights except capabilities that are requested.
 
-    What is added reaches root alone: a program that another user starts loses all capabilities
-    but ambient ones, which Kubernetes cannot give.
+    With capabilities the container runs as root: for other users they would have to be ambient,
+    which Kubernetes does not support.
     """
     rights: Object = {
         "allowPrivilegeEscalation": False,
@@ -157,23 +165,8 @@ def _security(capabilities: Sequence[str]) -> Object:
 
 
 def _merged(key: str, *lists: Iterable[Mapping[str, Any]]) -> list[Object]:
-    """Return the items of all lists; of those with one key the last, in the place of the first."""
+    """Join lists; of items with the same key the last one counts, in the first one's position."""
     return list({item[key]: dict(item) for items in lists for item in items}.values())
-
-
-def _arguments(blueprint: Blueprint) -> list[str]:
-    unit = blueprint.unit
-    narrowed = ["--stages", ",".join(unit.stages)] if unit.is_part else []
-    return [
-        "worker",
-        unit.worker,
-        f"{RUN_FOLDER}/run.json",
-        "--iteration",
-        str(blueprint.launch.iteration),
-        "--engine",
-        blueprint.snapshot.engine,
-        *narrowed,
-    ]
 
 
 def _variable(name: str, value: str) -> Object:
@@ -181,13 +174,20 @@ def _variable(name: str, value: str) -> Object:
 
 
 def _environment(blueprint: Blueprint, given: Mapping[str, Any]) -> dict[str, str]:
-    """Return the variables that no settings may change."""
+    """Return the variables that settings cannot override."""
     variables = {environment.CACHE: CACHE, environment.TERMINATION_LOG: TERMINATION_LOG}
     ca = blueprint.fixed.storage.ca_ref
     if ca:
         variables["AWS_CA_BUNDLE"] = f"{CA_FOLDER}/{ca.key}"
-    if gpus := _gpus(given):
-        variables[environment.DEVICES] = gpus
+    # The worker refuses to compute on processors if its pod has requested GPUs.
+    limits = given.get("resources", {}).get("limits", {})
+    gpus = [
+        f"{name}={limits[name]}"
+        for name in sorted(limits)
+        if any(fnmatchcase(name, pattern) for pattern in GPUS) and str(limits[name]) != "0"
+    ]
+    if gpus:
+        variables[environment.DEVICES] = ",".join(gpus)
     if blueprint.shards > 1:
         variables[environment.SHARDS] = str(blueprint.shards)
     if blueprint.nodes > 1:
@@ -199,21 +199,8 @@ def _environment(blueprint: Blueprint, given: Mapping[str, Any]) -> dict[str, st
     return variables
 
 
-def _gpus(given: Mapping[str, Any]) -> str:
-    """Return the GPUs that the container's limits ask for, `nvidia.com/gpu=8`.
-
-    The worker refuses to compute on processors where its pod asked for GPUs.
-    """
-    limits = given.get("resources", {}).get("limits", {})
-    return ",".join(
-        f"{name}={limits[name]}"
-        for name in sorted(limits)
-        if any(fnmatchcase(name, gpu) for gpu in GPUS) and str(limits[name]) != "0"
-    )
-
-
 def _secrets(blueprint: Blueprint) -> Iterator[Object]:
-    """Yield the credentials that the unit needs; deletion needs those of the store alone."""
+    """Yield the credentials that the unit needs; `delete` needs only those of the store."""
     spec, unit = blueprint.fixed, blueprint.unit
     yield from _access(spec.storage.secret_ref)
     if unit.name == "delete":
@@ -231,7 +218,7 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
 
 
 def _access(reference: SecretRef | None, prefix: str = "") -> Iterator[Object]:
-    """Yield the credentials of a bucket; a session token need not be there."""
+    """Yield the credentials of a bucket; the session token is optional."""
     if reference:
         for key in ACCESS:
             yield _secret(reference, key, prefix=prefix)
@@ -245,31 +232,20 @@ def _secret(reference: SecretRef, key: str, *, prefix: str = "", **more: bool) -
     }
 
 
-def _volumes(blueprint: Blueprint) -> Iterator[Object]:
-    """Yield the volumes that no settings may replace."""
+def _fixed_volumes(blueprint: Blueprint) -> Iterator[tuple[Object, Object]]:
+    """Yield the volumes that settings cannot replace, each with its mount."""
     annotation = f"metadata.annotations['{RUN_ANNOTATION}']"
     item = {"path": "run.json", "fieldRef": {"fieldPath": annotation}}
-    yield {"name": "run", "downwardAPI": {"items": [item]}}
+    yield _read_only("run", RUN_FOLDER, downwardAPI={"items": [item]})
     ca = blueprint.fixed.storage.ca_ref
     if ca:
         items = [{"key": ca.key, "path": ca.key}]
-        yield {"name": "ca", "configMap": {"name": ca.name, "items": items}}
-    claim = _claim(blueprint)
-    if claim:
-        yield {"name": "model", "persistentVolumeClaim": {"claimName": claim, "readOnly": True}}
-
-
-def _mounts(blueprint: Blueprint) -> Iterator[Object]:
-    """Yield where those volumes are."""
-    yield {"name": "run", "mountPath": RUN_FOLDER, "readOnly": True}
-    if blueprint.fixed.storage.ca_ref:
-        yield {"name": "ca", "mountPath": CA_FOLDER, "readOnly": True}
-    if _claim(blueprint):
-        yield {"name": "model", "mountPath": environment.MODEL_FOLDER, "readOnly": True}
-
-
-def _claim(blueprint: Blueprint) -> str | None:
-    """Return the claim of `pvc://CLAIM/PATH`, None for another model or a unit without one."""
+        yield _read_only("ca", CA_FOLDER, configMap={"name": ca.name, "items": items})
     scheme, _, rest = blueprint.fixed.model.uri.partition("://")
-    is_needed = scheme == "pvc" and blueprint.unit.name != "delete"
-    return rest.partition("/")[0] if is_needed else None
+    if scheme == "pvc" and blueprint.unit.name != "delete":  # pvc://CLAIM/PATH
+        claim = {"claimName": rest.partition("/")[0], "readOnly": True}
+        yield _read_only("model", environment.MODEL_FOLDER, persistentVolumeClaim=claim)
+
+
+def _read_only(name: str, folder: str, **source: Object) -> tuple[Object, Object]:
+    return {"name": name, **source}, {"name": name, "mountPath": folder, "readOnly": True}

@@ -1,7 +1,7 @@
-"""What a run uses, fixed when it is accepted: resolved recipe, images and pod defaults.
+"""The snapshot of what a run uses, taken when it is accepted: recipe, images and pod defaults.
 
-It is kept in a ControllerRevision that the run owns. Every launch is drawn from it, so an
-upgrade of the operator or of its chart changes no run that is under way.
+It is stored in a ControllerRevision that the run owns. All launches are built from it, so an
+upgrade of the operator or its chart does not change runs that have started.
 """
 
 import json
@@ -21,10 +21,10 @@ from selfimprove_pipeline.contract.recipe.changing import MUTABLE
 VERSION: Final = version("selfimprove")
 
 RUN_FILE_LIMIT: Final = 200 * 1024
-"""Bytes of the run file: an object's annotations together may have 256 KiB."""
+"""Largest run file in bytes: all annotations of a pod together may have 256 KiB."""
 
 SIZES: Final = ("nvidia.com/gpu", "amd.com/gpu", "memory", "ephemeral-storage")
-"""Limits of the pods that train which every worker is told."""
+"""Limits of the training pods that the run file has, by which workers judge a model's size."""
 
 MultiNode = Literal["IndexedJob", "JobSet"]
 
@@ -61,7 +61,7 @@ class Owner:
 
     @property
     def metadata(self) -> dict[str, Any]:
-        """The metadata of what a run has one of; a deleted run's namesake has another name."""
+        """The metadata of objects that a run has once; the uid keeps a later run's apart."""
         return {
             "name": f"{self.name}-{self.uid[:8]}",
             "namespace": self.namespace,
@@ -74,35 +74,39 @@ class Snapshot(Part):
     """The `data` of the ControllerRevision."""
 
     run: dict[str, Any]
-    """run as the workers read it: resolved, with the chart's storage, without what may change."""
+    """run for the workers: resolved, with the chart's storage, without mutable fields."""
 
     pods: Pods
-    """pods as the chart had them."""
+    """pods of the chart's settings."""
 
     engine: Engine
     """engine of the inference pods."""
 
     network_policy: NetworkPolicySettings
-    """networkPolicy as the chart had it."""
+    """networkPolicy of the chart's settings."""
 
     multi_node: MultiNode
-    """multiNode is what trains on several nodes."""
+    """multiNode is the kind of object that trains on several nodes."""
 
     version: str
     """version of the operator that accepted the run."""
 
     @property
     def spec(self) -> Spec:
-        """The resolved spec as it was accepted, mutable fields at their defaults."""
+        """The resolved spec as it was accepted, with mutable fields at their defaults."""
         return Run.model_validate_json(json.dumps(self.run)).spec
 
 
 def take(run: Run, settings: Settings, multi_node: MultiNode) -> Snapshot:
-    """Return the snapshot of a resolved run; InputError means that its run file is too large."""
+    """Take the snapshot of a resolved run; InputError if its run file is too large for a pod."""
     dumped = run.model_dump(mode="json", by_alias=True, exclude_none=True)
     metadata = {key: dumped["metadata"][key] for key in ("name", "namespace")}
     spec = {key: value for key, value in dumped["spec"].items() if key not in MUTABLE}
-    spec["storage"] = _storage(spec["storage"], settings)
+    storage = settings.storage.model_dump(mode="json", by_alias=True, exclude_none=True)
+    endpoint = spec["storage"].get("endpoint")
+    if endpoint and storage.get("endpoint") not in (None, endpoint):
+        storage.pop("caRef", None)  # the chart's CA is that of the chart's endpoint
+    spec["storage"] = {**storage, **spec["storage"]}
     taken = Snapshot(
         run={**dumped, "metadata": metadata, "spec": spec},
         pods=settings.pods,
@@ -111,53 +115,34 @@ def take(run: Run, settings: Settings, multi_node: MultiNode) -> Snapshot:
         multi_node=multi_node,
         version=VERSION,
     )
-    _refuse_what_is_too_large(taken)
-    return taken
-
-
-def _storage(given: Mapping[str, Any], settings: Settings) -> dict[str, Any]:
-    """Return a run's storage over the chart's, whose CA is of no use with another endpoint."""
-    chart = settings.storage.model_dump(mode="json", by_alias=True, exclude_none=True)
-    if "endpoint" in chart and given.get("endpoint", chart["endpoint"]) != chart["endpoint"]:
-        chart.pop("caRef", None)
-    return {**chart, **given}
-
-
-def _refuse_what_is_too_large(snapshot: Snapshot) -> None:
-    size = len(run_file(snapshot, iterations=100).encode())
+    size = len(run_file(taken, iterations=100).encode())
     if size <= RUN_FILE_LIMIT:
-        return
-    values = {path: _at(snapshot.run["spec"], path) for path, _ in recipe.fields()}
-    sizes = {path: len(rows.canonical(value)) for path, value in values.items()}
+        return taken
+    sizes = {}
+    for path, _ in recipe.fields():
+        value: Any = spec
+        for key in path.split("."):
+            value = value.get(key) if isinstance(value, Mapping) else None
+        sizes[path] = len(rows.canonical(value))
     largest = max(sizes, key=lambda path: sizes[path])
     message = (
-        f"spec: expected a resolved recipe of at most {RUN_FILE_LIMIT} bytes of JSON, "
-        f"found {size}; shorten spec.{largest} ({sizes[largest]} bytes)"
+        f"spec: the resolved recipe has {size} bytes of JSON and may have {RUN_FILE_LIMIT}; "
+        f"shorten spec.{largest} ({sizes[largest]} bytes)"
     )
     raise InputError(message)
 
 
-def _at(value: Any, path: str) -> Any:
-    """Return the value at a dotted path, None where there is none."""
-    for key in path.split("."):
-        value = value.get(key) if isinstance(value, Mapping) else None
-    return value
-
-
 def run_file(snapshot: Snapshot, *, iterations: int, training: PodSettings | None = None) -> str:
-    """Return the run file of a launch, with the iterations that the run has now.
-
-    Of the pods that train it tells what they may take, by which workers judge the model's size.
-    """
+    """Return the run file of a launch, with the current iterations and training pods' limits."""
     spec = {**snapshot.run["spec"], "iterations": iterations}
     limits = ((training and training.resources) or {}).get("limits", {})
-    if told := {name: limits[name] for name in SIZES if name in limits}:
-        spec["pods"] = {"training": {"resources": {"limits": told}}}
+    if sizes := {name: limits[name] for name in SIZES if name in limits}:
+        spec["pods"] = {"training": {"resources": {"limits": sizes}}}
     return rows.canonical({**snapshot.run, "spec": spec}).decode()
 
 
 def digest(snapshot: Snapshot) -> str:
-    """Return the digest of the resolved recipe without what may change."""
+    """Return the digest of the resolved recipe without mutable fields."""
     return manifests.digest(snapshot.run["spec"])
 
 

@@ -1,9 +1,9 @@
-"""Units of work: what one launch does, and in which order a run goes through them.
+"""Units of work: what one launch does, and the order of a run's units.
 
-`check` comes first, once. Each iteration then has an inference, a light and a training unit
-(`Fused`), or one unit a stage (`Separate`); the last model is only measured, and reported.
-`iterations` may grow while a run is under way: the unit after a last iteration's `evaluate` or
-`report` is then the rest of that iteration, which is why its measuring unit has its own name.
+`check` comes first, once. Each iteration then has the units inference, light and training
+(`Fused`), or one unit per stage (`Separate`). The last model is only evaluated and reported.
+`iterations` may grow while a run is in progress: after `evaluate` or `report` of what was the last
+iteration come its other units. That is why its evaluation is a unit with a name of its own.
 """
 
 from collections.abc import Mapping
@@ -42,7 +42,7 @@ SEPARATE: Final[tuple[UnitName, ...]] = (
 )
 LAST: Final[tuple[UnitName, ...]] = ("evaluate", "report")
 LATER: Final[frozenset[UnitName]] = frozenset({*LAST, "delete"})
-"""Units that a launch may be at although no iteration before the last has them."""
+"""Units that a status may name although iterations before the last do not have them."""
 
 
 @dataclass(frozen=True)
@@ -51,23 +51,23 @@ class Unit:
 
     name: UnitName
     role: Role
-    """role whose image and pod settings it runs with."""
+    """role whose image and pod settings it uses."""
     stages: tuple[Stage, ...]
-    """stages that it runs, in their order; none for `check`, `report` and `delete`."""
+    """stages that it runs, in this order; none for `check`, `report` and `delete`."""
 
     @property
     def worker(self) -> str:
-        """The worker of `selfimprove worker` that does it."""
+        """The argument of `selfimprove worker`."""
         return self.role if self.stages else self.name
 
     @property
     def is_part(self) -> bool:
-        """Whether it does some of its worker's stages alone."""
+        """Whether it runs only some of its worker's stages."""
         return self.worker != self.name
 
 
 def units_of(spec: Spec, iteration: int) -> tuple[Unit, ...]:
-    """Return the units of an iteration in their order, `check` before those of iteration 0."""
+    """Return the units of an iteration in order; iteration 0 begins with `check`."""
     if iteration >= spec.iterations:
         names = LAST
     else:
@@ -78,9 +78,9 @@ def units_of(spec: Spec, iteration: int) -> tuple[Unit, ...]:
 
 
 def unit(name: UnitName, spec: Spec, iteration: int) -> Unit:
-    """Return a unit of an iteration by its name, `delete` and those of a former last among them.
+    """Return a unit of an iteration by its name, or one of `LATER`.
 
-    LookupError means that the iteration has no such unit, whatever a status says.
+    LookupError means that the iteration has no such unit, whatever the status says.
     """
     names = {found.name for found in units_of(spec, iteration)}
     if name not in names | LATER:
@@ -90,17 +90,17 @@ def unit(name: UnitName, spec: Spec, iteration: int) -> Unit:
 
 
 def first(spec: Spec) -> Unit:
-    """Return the unit that a run begins with, in iteration 0."""
+    """Return the first unit of a run, in iteration 0."""
     return units_of(spec, 0)[0]
 
 
 def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | None:
-    """Return iteration and unit after a unit that is done, None where the run is done."""
+    """Return iteration and unit after a finished unit, None after the last one."""
     if unit_name == "delete":
         return None
     units = units_of(spec, iteration)
     names: list[str] = [found.name for found in units]
-    if unit_name not in names:  # it measured or reported what was the last model then
+    if unit_name not in names:  # it evaluated or reported what was the last model then
         return iteration, next(found for found in units if found.name != MEASURE)
     rest = units[names.index(unit_name) + 1 :]
     if rest:
@@ -111,7 +111,7 @@ def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | 
 
 
 def _unit(name: UnitName, spec: Spec) -> Unit:
-    """Return a unit, without the stages that have nothing to do or nobody to ask."""
+    """Return a unit without stages that have nothing to do in this run."""
     stages = STAGES[name]
     if not is_gated(spec):
         stages = tuple(stage for stage in stages if stage != "gate")

@@ -1,7 +1,7 @@
-"""What kopf calls: the beginning and end of the process, and every watch event.
+"""The handlers that kopf calls: at startup, at cleanup and for every watch event.
 
-No handler decides anything, and none is of a kind for which kopf would write annotations or
-finalizers: the API server and the status are the only memory.
+Only `kopf.on.event` handlers are used: for others kopf would write annotations and finalizers.
+The handlers decide nothing; they pass each event to `Process`.
 """
 
 from functools import partial
@@ -23,7 +23,7 @@ WATCHED: Final[tuple[tuple[Kind, tuple[str, str, str]], ...]] = (
 
 
 class _NoDiffBase(kopf.DiffBaseStorage):
-    """Nothing to compare with: kopf would copy every object for handlers that we have not."""
+    """Keeps no last-seen state: kopf would copy every object for handlers that we do not have."""
 
     @override
     def build(self, **_: Any) -> kopf.BodyEssence:
@@ -39,11 +39,12 @@ class _NoDiffBase(kopf.DiffBaseStorage):
 
 
 def kopf_settings() -> kopf.OperatorSettings:
-    """Return kopf's settings: the server filters watches; no discovery, no Events of kopf's."""
+    """Return kopf's settings: watches filtered by label, no discovery, no Events by kopf."""
     settings = kopf.OperatorSettings()
     settings.posting.enabled = False
     settings.scanning.disabled = True
     settings.persistence.diffbase_storage = _NoDiffBase()
+    # The server ends a watch first. The client's limit catches connections that have died silently.
     settings.watching.server_timeout = 300
     settings.watching.client_timeout = 310
     settings.watching.connect_timeout = 10
@@ -56,7 +57,7 @@ def kopf_settings() -> kopf.OperatorSettings:
 
 def registry(settings: Settings, port: int) -> kopf.OperatorRegistry:
     """Return the handlers of one process."""
-    made = kopf.OperatorRegistry()
+    handlers = kopf.OperatorRegistry()
     running: list[Process] = []
 
     async def start(**_: Any) -> None:
@@ -69,13 +70,13 @@ def registry(settings: Settings, port: int) -> kopf.OperatorRegistry:
     async def event(kind: Kind, type: str | None, body: kopf.Body, **_: Any) -> None:  # noqa: A002  kopf's name
         running[0].changed(kind, body, is_deleted=type == "DELETED")
 
-    kopf.on.login(registry=made)(login)
-    kopf.on.startup(registry=made)(start)
-    kopf.on.cleanup(registry=made)(stop)
+    kopf.on.login(registry=handlers)(login)
+    kopf.on.startup(registry=handlers)(start)
+    kopf.on.cleanup(registry=handlers)(stop)
     for kind, resource in WATCHED:
         handler = partial(event, kind)
-        kopf.on.event(*resource, registry=made, id=f"watch-{kind}")(handler)
-    return made
+        kopf.on.event(*resource, registry=handlers, id=f"watch-{kind}")(handler)
+    return handlers
 
 
 def login(**kwargs: Any) -> kopf.ConnectionInfo | None:

@@ -1,7 +1,7 @@
-"""Logs as JSON, one object a line, with the run that a line is about.
+"""Logs as JSON, one object per line, with the run that the line is about.
 
-Callers give it by `extra={"run": ..., "namespace": ..., "stage": ...}`. No other attribute of a
-record is written, so that a library's extras, such as whole objects, never reach a log.
+The run comes from `extra={"run": ..., "namespace": ..., "stage": ...}`. Other attributes of a
+record are not written, because libraries attach whole objects to theirs.
 """
 
 import json
@@ -14,17 +14,17 @@ from typing_extensions import override
 
 CONTEXT: Final = ("namespace", "run", "stage")
 QUIET: Final = ("aiohttp", "asyncio", "kopf", "kubernetes")
-"""Libraries that tell of every object at the level info."""
+"""Libraries that log every object at level info."""
 
 
 class JsonFormatter(logging.Formatter):
-    """A record as one line of JSON; a traceback is its field `exception`."""
+    """Formats a record as one line of JSON, with a traceback in the field `exception`."""
 
     @override
     def format(self, record: logging.LogRecord) -> str:
-        made = datetime.fromtimestamp(record.created, UTC)
+        created = datetime.fromtimestamp(record.created, UTC)
         line = {
-            "time": made.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+            "time": created.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
             "level": record.levelname.lower(),
             "logger": record.name,
             "message": record.getMessage(),
@@ -38,7 +38,7 @@ class JsonFormatter(logging.Formatter):
 
 
 def configure(level: str, stream: TextIO = sys.stderr) -> None:
-    """Send all logs of the process to a stream; libraries speak from warnings on."""
+    """Send all logs of the process to a stream; of libraries only warnings and errors."""
     handler = logging.StreamHandler(stream)
     handler.setFormatter(JsonFormatter())
     root = logging.getLogger()

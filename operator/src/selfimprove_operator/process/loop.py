@@ -1,9 +1,8 @@
-"""Reconcile one run: write the status that was decided, then do what was decided.
+"""Reconcile one run: let `plan` decide, write the status, then carry out the actions.
 
-The queue never gives the same run to two workers. What the index has may be old: the status is
-written with the version that was read as its precondition, and a launch that an earlier pass
-decided on is created only after the run was read again. Neighbours: `plan` decides, `index`
-observes, `looks` reads logs and Events, `cluster` is the door.
+The work queue never gives the same run to two workers. The informer cache (`index`) may be out of
+date. So each status is written with the resource version that it was decided on as precondition.
+And a launch from an earlier reconcile is created only after the run was read again.
 """
 
 import logging
@@ -37,15 +36,15 @@ from selfimprove_operator.decisions.actions import (
     ReadEvents,
     ReadNumbers,
     ReadProgress,
+    RecordEvent,
     Refusal,
     Restore,
     SetFinalizer,
-    Tell,
 )
 from selfimprove_operator.decisions.observed import Child, Run
 from selfimprove_operator.launches import jobs, network, snapshot, units
 from selfimprove_operator.launches.blueprint import Blueprint
-from selfimprove_operator.launches.snapshot import MultiNode, Owner, Snapshot
+from selfimprove_operator.launches.snapshot import MultiNode, Snapshot
 from selfimprove_operator.watching import looks
 from selfimprove_operator.watching.index import Index, Key
 
@@ -55,10 +54,10 @@ NOT_FOUND: Final = 404
 
 
 class Listener(Protocol):
-    """Who is told of what happened: Kubernetes Events for people, metrics for Prometheus."""
+    """Receives what happens to runs, to record Kubernetes Events and metrics."""
 
-    def tell(self, run: Run, event: Tell) -> None:
-        """Tell people something about a run; it never fails and never waits."""
+    def record(self, run: Run, event: RecordEvent) -> None:
+        """Record an Event about a run; this never fails and never waits."""
 
     def moved(self, before: Status, after: Status) -> None:
         """Note that a run's status was changed."""
@@ -66,7 +65,7 @@ class Listener(Protocol):
 
 @dataclass
 class Loop:
-    """The impure half of the operator: everything that it does to the cluster."""
+    """Everything that the operator does to the cluster."""
 
     cluster: ClusterApi
     settings: Settings
@@ -74,47 +73,45 @@ class Loop:
     listener: Listener
     multi_node: MultiNode
     again: Callable[[Key], None]
-    """again asks for another pass over a run."""
+    """again puts a run into the work queue once more."""
     clock: Callable[[], float] = time.time
     facts: dict[str, Facts] = field(default_factory=dict)
     """facts by uid of the run."""
 
     async def reconcile(self, key: Key) -> float | None:
-        """Take one run one step further; return the seconds until the clock may change it."""
+        """Take one run one step further; return the seconds after which to reconcile it again."""
         seen = self.index.observed(key, self.facts)
         if seen is None:
-            self._forget()
+            for uid in [uid for uid in self.facts if self.index.key_of(uid) is None]:
+                del self.facts[uid]
             return None
         take = partial(snapshot.take, settings=self.settings, multi_node=self.multi_node)
         decision = plan.decide(seen, take, self.clock())
         run, is_fresh = seen.run, False
         try:
+            # The status first: after a crash the next process reads there what was to be done.
             if decision.status != run.status:
-                run, is_fresh = await self._write(run, decision.status), True
+                body = await self.cluster.patch_status(
+                    *key, _dumped(decision.status), run.resource_version, old=_dumped(run.status)
+                )
+                self.listener.moved(run.status, decision.status)
+                # The cache needs it now: the watch event of our own write comes later.
+                self.index.put_run(body)
+                run, is_fresh = self.index.run(key) or run, True
             for action in decision.actions:
                 await self._do(action, run, is_fresh=is_fresh)
         except (Conflict, Missing):
             await self._read_again(key)
         return decision.wake_seconds
 
-    async def _write(self, run: Run, status: Status) -> Run:
-        """Write the status of a run that is still as it was read, and return the run."""
-        body = await self.cluster.patch_status(
-            run.namespace, run.name, _dumped(status), run.resource_version, old=_dumped(run.status)
-        )
-        self.listener.moved(run.status, status)
-        self.index.put_run(body)
-        return self.index.run(run.key) or run
-
     async def _read_again(self, key: Key) -> None:
-        """Take over the run as the API server has it; another writer was faster."""
+        """Refresh the cached run after a conflict, and reconcile it again."""
         body = await self.cluster.read("SelfImproveRun", *key)
-        if body is None:
-            run = self.index.run(key)
-            if run is not None:
-                self.index.drop_run({"metadata": _identity(run)})
-        else:
+        if body is not None:
             self.index.put_run(body)
+        elif (run := self.index.run(key)) is not None:
+            identity = {"namespace": run.namespace, "name": run.name, "uid": run.uid}
+            self.index.drop_run({"metadata": identity})
         self.again(key)
 
     async def _do(self, action: Action, run: Run, *, is_fresh: bool) -> None:
@@ -130,33 +127,41 @@ class Loop:
             case Restore(child):
                 await self._restore(run, child)
             case ReadProgress() | ReadNumbers() | ReadEvents():
-                before = self.facts.get(run.uid, Facts())
+                facts = self.facts.get(run.uid, Facts())
                 self.facts[run.uid] = await looks.look(
-                    self.cluster, run, action, before, self.clock()
+                    self.cluster, run, action, facts, self.clock()
                 )
                 self.again(run.key)
             case SetFinalizer(is_wanted):
                 await self._set_finalizer(run, is_wanted=is_wanted)
             case DeleteRun():
                 await self.cluster.delete("SelfImproveRun", run.namespace, run.name, run.uid)
-            case Tell():
-                self.listener.tell(run, action)
+            case RecordEvent():
+                self.listener.record(run, action)
 
     async def _create(self, run: Run, *, is_fresh: bool) -> None:
-        """Create the run's launch, if the run is still at it.
+        """Create the run's launch, if it is still its current one and no earlier one is left.
 
-        The snapshot is stored right after the first Job, which does not wait for it.
+        A run whose status was written a moment ago (`is_fresh`) need not be read again.
         """
-        if not is_fresh and not (await self._is_current(run) and await self._is_alone(run)):
+        launch = run.status.launch
+        assert launch is not None, "a launch is in the status before it is created"  # noqa: S101
+        if not is_fresh and not await self._can_create(run, launch):
             return
-        is_first = run.status.launch is not None and run.status.launch.unit == "check"
-        owner = plan.owner_of(run)
+        is_first = launch.unit == "check"
+        resolved, owner = plan.resolved_run(run), plan.owner_of(run)
+        unit = units.unit(launch.unit, resolved.spec, launch.iteration)
         try:
             taken = self._take(run) if is_first else await self._snapshot(run)
-            for manifest in self._manifests(run, owner, taken):
+            manifests = jobs.manifests(Blueprint(launch, unit, owner, taken, resolved.spec))
+            if is_first and taken.network_policy.enabled:
+                manifests = (network.network_policy(owner, taken), *manifests)
+            for manifest in manifests:
                 created = await self.cluster.create(manifest)
                 if manifest["kind"] == "Job":
-                    await self._own(run, manifest, created.manifest)
+                    await self._adopt(run, manifest, created.manifest)
+            # The snapshot comes after the first Job, so that the Job starts sooner. After a crash
+            # between the two `_snapshot` takes it again.
             if is_first:
                 await self.cluster.create(snapshot.revision(taken, owner))
         except Refused as error:
@@ -164,59 +169,57 @@ class Loop:
         else:
             self._know(run, refusal=None)
 
-    async def _is_current(self, run: Run) -> bool:
-        """Return whether the run is as the index has it; if not, take it over."""
+    async def _can_create(self, run: Run, launch: Launch) -> bool:
+        """Return whether the cached run is up to date, and no pod of an earlier launch is left."""
         body = await self.cluster.read("SelfImproveRun", run.namespace, run.name)
-        if body is not None and body["metadata"]["resourceVersion"] == run.resource_version:
+        if body is None or body["metadata"]["resourceVersion"] != run.resource_version:
+            await self._read_again(run.key)
+            return False
+        if launch.number == 0:
             return True
-        await self._read_again(run.key)
-        return False
-
-    async def _is_alone(self, run: Run) -> bool:
-        """Return whether no pod of an earlier launch is left; the index may not know yet."""
-        launch = run.status.launch
-        if launch is None or launch.number == 0:
-            return True
-        bodies = await self.cluster.pods_of(run.namespace, run.uid)
-        left = [b for b in bodies if not (_is_of(launch, b) or observed.pod(b).is_finished)]
-        for body in left:
-            self.index.put_pod(body)
-        if left:
+        wanted = (launch.unit, str(launch.iteration), str(launch.number))
+        names = (LABEL_UNIT, LABEL_ITERATION, LABEL_LAUNCH)
+        is_free = True
+        for pod in await self.cluster.pods_of(run.namespace, run.uid):
+            labels = pod["metadata"].get("labels", {})
+            is_earlier = tuple(labels.get(name) for name in names) != wanted
+            if is_earlier and not observed.pod(pod).is_finished:
+                self.index.put_pod(pod)
+                is_free = False
+        if not is_free:
             self.again(run.key)
-        return not left
+        return is_free
 
-    async def _own(self, run: Run, wanted: Manifest, found: Manifest) -> None:
-        """Note a Job that was created; one that another run left in its place is in the way."""
+    async def _adopt(self, run: Run, wanted: Manifest, found: Manifest) -> None:
+        """Put a Job that was created, or was there already, into the cache, with our labels.
+
+        A deleted run's Job may still have the name. Then this run cannot go on until it is gone.
+        """
         metadata, labels = found["metadata"], wanted["metadata"]["labels"]
         name = metadata["name"]
         uids = {owner["uid"] for owner in metadata.get("ownerReferences", ())}
         if run.uid not in uids | {metadata.get("labels", {}).get(LABEL_RUN_UID)}:
-            message = f"expected no Job {name}, found another run's; delete it"
+            message = f"Job {name} exists and belongs to another run; delete it"
             raise Refused(409, message)
         if labels.items() - metadata.get("labels", {}).items():
             patch = {"metadata": {"labels": labels}}
             found = await self.cluster.patch("Job", run.namespace, name, patch)
-        known = self.facts.get(run.uid, Facts())
-        self._know(run, gone=known.gone - {name})
+        facts = self.facts.get(run.uid, Facts())
+        self._know(run, gone=facts.gone - {name})
         self.index.put_job(found, run_uid=run.uid)
 
-    def _manifests(self, run: Run, owner: Owner, taken: Snapshot) -> tuple[Manifest, ...]:
-        """Return what the run's launch consists of."""
-        launch = run.status.launch
-        assert launch is not None, "a launch is created after it stands in the status"  # noqa: S101
-        spec = plan.resolved_run(run).spec
-        unit = units.unit(launch.unit, spec, launch.iteration)
-        made = jobs.manifests(Blueprint(launch, unit, owner, taken, spec))
-        is_first = launch.unit == "check" and taken.network_policy.enabled
-        return (network.network_policy(owner, taken), *made) if is_first else made
-
     async def _snapshot(self, run: Run) -> Snapshot:
-        """Return what the run was accepted with, as it was stored after the first launch."""
+        """Return the snapshot that was stored when the run was accepted."""
         owner = plan.owner_of(run)
-        body = await self.cluster.read("ControllerRevision", run.namespace, owner.metadata["name"])
+        name = owner.metadata["name"]
+        body = await self.cluster.read("ControllerRevision", run.namespace, name)
         if body is not None:
             return snapshot.of_revision(body)
-        log.warning("the ControllerRevision of a run is gone; it is made anew")
+        log.warning(
+            "ControllerRevision %s is gone; creating it from the current settings",
+            name,
+            extra={"namespace": run.namespace, "run": run.name},
+        )
         taken = self._take(run)
         await self.cluster.create(snapshot.revision(taken, owner))
         return taken
@@ -225,15 +228,14 @@ class Loop:
         return snapshot.take(plan.resolved_run(run), self.settings, self.multi_node)
 
     async def _dry_run(self, run: Run) -> None:
-        """Have the API server judge a launch of every role."""
+        """Have the API server validate a launch of every role, before the first one on a GPU."""
         spec, owner = plan.resolved_run(run).spec, plan.owner_of(run)
         taken = await self._snapshot(run)
-        roles = {unit.role: unit for unit in reversed(units.units_of(spec, 0))}
+        first_by_role = {unit.role: unit for unit in reversed(units.units_of(spec, 0))}
         try:
-            for unit in roles.values():
+            for unit in first_by_role.values():
                 launch = Launch(unit=unit.name, iteration=0)
-                made = jobs.manifests(Blueprint(launch, unit, owner, taken, spec))
-                for manifest in made:
+                for manifest in jobs.manifests(Blueprint(launch, unit, owner, taken, spec)):
                     await self.cluster.create(manifest, dry_run=True)
         except Refused as error:
             self._refused(run, error)
@@ -246,21 +248,20 @@ class Loop:
         self._know(run, refusal=refusal)
 
     async def _confirm(self, run: Run, job: str) -> None:
-        """Ask whether a Job is gone that the index does not have."""
+        """Find out whether a Job that is missing in the cache is really gone."""
         body = await self.cluster.read("Job", run.namespace, job)
         if body is None:
-            known = self.facts.get(run.uid, Facts())
-            self._know(run, gone=known.gone | {job})
+            facts = self.facts.get(run.uid, Facts())
+            self._know(run, gone=facts.gone | {job})
         else:
             self.index.put_job(body, run_uid=run.uid)
             self.again(run.key)
 
     async def _delete(self, run: Run, child: Child) -> None:
-        """Delete a launch that still is as it was seen.
+        """Delete a launch, unless its Job has changed since it was cached.
 
-        Watches of different kinds know nothing of each other's order: a run may have moved on
-        from a launch whose end the index has not been told. Of a JobSet the Job alone would only
-        be made again.
+        Events of runs and of Jobs arrive in any order: a Job that looks like a stray may have
+        ended by now, and its outcome would be lost.
         """
         body = await self.cluster.read("Job", child.namespace, child.name)
         if body is None:
@@ -272,11 +273,12 @@ class Loop:
         kind: Kind = "Job"
         name, uid = child.name, child.uid
         if child.owner is not None and child.owner[0] == "JobSet":
+            # The JobSet would create its Job again.
             kind, name, uid = "JobSet", child.owner[1], child.owner[2]
         await self.cluster.delete(kind, child.namespace, name, uid)
 
     async def _restore(self, run: Run, child: Child) -> None:
-        """Give a Job back what a hand has changed."""
+        """Undo manual changes of a Job."""
         owner, launch = plan.owner_of(run), run.status.launch
         assert launch is not None, "only the run's launch is restored"  # noqa: S101
         labels = {
@@ -288,8 +290,9 @@ class Loop:
         if child.owner is None:
             metadata["ownerReferences"] = [owner.reference]
         spec = {"parallelism": child.completions, "activeDeadlineSeconds": None}
-        held = {} if child.queue else {"suspend": False}
-        patch = {"metadata": metadata, "spec": {**spec, **held}}
+        # Kueue suspends the Jobs of a queue. Of all others only a person can have done it.
+        resumed = {} if child.queue else {"suspend": False}
+        patch = {"metadata": metadata, "spec": {**spec, **resumed}}
         try:
             body = await self.cluster.patch("Job", child.namespace, child.name, patch)
         except Missing:
@@ -297,8 +300,8 @@ class Loop:
             self.again(run.key)
             return
         self.index.put_job(body)
-        restored = f"{child.name} was changed by hand; it is as it was"
-        self.listener.tell(run, Tell("Warning", "Restored", restored))
+        message = f"Job {child.name} was changed manually and has been restored"
+        self.listener.record(run, RecordEvent("Warning", "Restored", message))
 
     async def _set_finalizer(self, run: Run, *, is_wanted: bool) -> None:
         others = [name for name in run.finalizers if name != FINALIZER]
@@ -313,26 +316,10 @@ class Loop:
         self.index.put_run(body)
 
     def _know(self, run: Run, **changes: Any) -> None:
-        """Change the facts of a run and look at it again."""
+        """Change the facts of a run and reconcile it again."""
         self.facts[run.uid] = replace(self.facts.get(run.uid, Facts()), **changes)
         self.again(run.key)
-
-    def _forget(self) -> None:
-        """Drop the facts of runs that are gone."""
-        for uid in [uid for uid in self.facts if self.index.key_of(uid) is None]:
-            del self.facts[uid]
-
-
-def _is_of(launch: Launch, pod: Manifest) -> bool:
-    """Return whether a pod belongs to a launch, by its labels."""
-    labels = pod["metadata"].get("labels", {})
-    found = (labels.get(name) for name in (LABEL_UNIT, LABEL_ITERATION, LABEL_LAUNCH))
-    return tuple(found) == (launch.unit, str(launch.iteration), str(launch.number))
 
 
 def _dumped(status: Status) -> dict[str, Any]:
     return status.model_dump(mode="json", by_alias=True, exclude_none=True)
-
-
-def _identity(run: Run) -> dict[str, str]:
-    return {"namespace": run.namespace, "name": run.name, "uid": run.uid}

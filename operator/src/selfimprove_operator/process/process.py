@@ -1,6 +1,7 @@
-"""One running operator: queue, loop, reporter, metrics and HTTP server, bound together.
+"""One running operator: informer cache, work queue, loop, reporter, metrics and HTTP server.
 
-`handlers` feeds it with watch events. What a watch lost shows in a listing every five minutes.
+`handlers` passes it the watch events. Every five minutes it lists all objects and compares them
+with the cache, because a watch may lose an event.
 """
 
 import asyncio
@@ -16,14 +17,14 @@ from selfimprove_operator.api import status
 from selfimprove_operator.api.settings import Settings
 from selfimprove_operator.cluster.door import Cluster, Kind
 from selfimprove_operator.cluster.errors import ClusterError
-from selfimprove_operator.decisions.actions import Tell
+from selfimprove_operator.decisions.actions import RecordEvent
 from selfimprove_operator.decisions.observed import JSONObject, Run
 from selfimprove_operator.process import server
 from selfimprove_operator.process.loop import Loop
 from selfimprove_operator.process.metrics import Metrics
 from selfimprove_operator.process.reporter import Reporter
 from selfimprove_operator.watching import resync
-from selfimprove_operator.watching.index import Index, Key
+from selfimprove_operator.watching.index import Index
 from selfimprove_operator.watching.queue import Queue
 from selfimprove_operator.watching.resync import Difference
 
@@ -32,24 +33,24 @@ log = logging.getLogger(__name__)
 PORT: Final = 8080
 WORKERS: Final = 16
 RESYNC_SECONDS: Final = 300.0
-LATE_SECONDS: Final = 5.0
-"""Beyond the 60 s after which a difference counts."""
+MARGIN_SECONDS: Final = 5.0
+"""Added to the 60 s after which a difference counts, so that the next comparison is past them."""
 KINDS: Final[tuple[Kind, ...]] = ("SelfImproveRun", "Job", "Pod")
 JOBSET: Final = ("jobset.x-k8s.io/v1alpha2", "jobsets")
 
 
 @dataclass(frozen=True)
 class Listener:
-    """Tells people by Events, and Prometheus by metrics."""
+    """Records Events, log lines and metrics of what the loop does."""
 
     reporter: Reporter
     metrics: Metrics
 
-    def tell(self, run: Run, event: Tell) -> None:
-        """Tell people something about a run."""
+    def record(self, run: Run, event: RecordEvent) -> None:
+        """Record an Event about a run, and log it."""
         context = {"namespace": run.namespace, "run": run.name, "stage": run.status.stage}
         log.info("%s: %s", event.reason, event.message, extra=context)
-        self.reporter.tell(run, event)
+        self.reporter.record(run, event)
 
     def moved(self, before: status.Status, after: status.Status) -> None:
         """Note that a run's status was changed."""
@@ -58,7 +59,7 @@ class Listener:
 
 @dataclass
 class Process:
-    """What lives as long as the operator does."""
+    """The parts of the operator, for as long as it runs."""
 
     index: Index
     queue: Queue
@@ -68,15 +69,16 @@ class Process:
     cluster: Cluster
     stack: AsyncExitStack
     seen: dict[Kind, float] = field(default_factory=dict)
-    """seen is when a watch last told something, by kind."""
+    """seen is the time of the last watch event, by kind."""
     young: dict[Kind, Mapping[str, Difference]] = field(default_factory=dict)
+    """young are differences between listing and cache that do not count yet, by kind and uid."""
     tasks: list[asyncio.Task[None]] = field(default_factory=list)
-    is_deaf: bool = False
-    """is_deaf: a watch has lost an event, and a new process is to take over."""
+    has_lost_event: bool = False
+    """has_lost_event makes the liveness probe fail, so that a new process lists everything."""
 
     @classmethod
     async def start(cls, settings: Settings, *, port: int = PORT) -> Self:
-        """Return the process of an operator that has begun to work."""
+        """Start an operator and return it."""
         metrics, index = Metrics(), Index()
         cluster = await Cluster.connect(metrics.called, settings.watch_namespaces)
         reporter = Reporter(cluster, time.time)
@@ -89,21 +91,18 @@ class Process:
             multi_node="JobSet" if has_jobset else "IndexedJob",
             again=lambda key: queue.add(key),  # noqa: PLW0108  the queue is made from the loop
         )
-        queue = Queue(loop.reconcile, metrics.looked)
-        made = cls(index, queue, loop, metrics, reporter, cluster, AsyncExitStack())
-        await made._begin(port)
-        return made
-
-    async def _begin(self, port: int) -> None:
-        self.metrics.watch_depth(lambda: self.queue.depth)
+        queue = Queue(loop.reconcile, metrics.reconciled)
+        process = cls(index, queue, loop, metrics, reporter, cluster, AsyncExitStack())
+        metrics.watch_depth(lambda: queue.depth)
         for kind in KINDS:
-            self.metrics.watch_age(kind, partial(self._age, kind))
-        served = server.serving(port, self.metrics, live=self._live, ready=self._ready)
-        self.stack.push_async_callback(self.cluster.close)
-        await self.stack.enter_async_context(served)
-        for work in (self.queue.work(WORKERS), self.reporter.post(), self._resync()):
-            self.tasks.append(asyncio.create_task(work))
-        self.stack.push_async_callback(self._end_tasks)
+            metrics.watch_age(kind, partial(process._age, kind))
+        # `stop` closes in the reverse order: tasks end before the connections that they use.
+        process.stack.push_async_callback(cluster.close)
+        await process.stack.enter_async_context(server.serving(port, metrics, live=process._live))
+        for work in (queue.work(WORKERS), reporter.post(), process._resync()):
+            process.tasks.append(asyncio.create_task(work))
+        process.stack.push_async_callback(process._end_tasks)
+        return process
 
     async def _end_tasks(self) -> None:
         for task in self.tasks:
@@ -111,63 +110,54 @@ class Process:
         await asyncio.gather(*self.tasks, return_exceptions=True)
 
     async def stop(self) -> None:
-        """End the work; what was begun is finished by the next process."""
+        """End all work; the next process continues what was not finished."""
         await self.stack.aclose()
 
     def changed(self, kind: Kind, body: JSONObject, *, is_deleted: bool) -> None:
-        """Take a watch event into the index, and have its run looked at."""
+        """Update the cache with a watch event, and put its run into the work queue."""
         self.seen[kind] = time.time()
-        key = self._take(kind, body, is_deleted=is_deleted)
+        uid, key = body["metadata"]["uid"], None
+        match kind:
+            case "Job":
+                key = self.index.drop_job(body) if is_deleted else self.index.put_job(body)
+            case "Pod":
+                key = self.index.drop_pod(body) if is_deleted else self.index.put_pod(body)
+            case _ if is_deleted:
+                self.metrics.gone(uid)
+                key = self.index.drop_run(body)
+            case _:
+                key = self.index.put_run(body)
+                run = self.index.run(key)
+                if run is not None:
+                    self.metrics.seen(uid, run.status)
         if key is not None:
             is_new = kind == status.KIND and "startTime" not in body.get("status", {})
             self.queue.add(key, is_new=is_new)
-
-    def _take(self, kind: Kind, body: JSONObject, *, is_deleted: bool) -> Key | None:
-        match kind:
-            case "Job":
-                take = self.index.drop_job if is_deleted else self.index.put_job
-                return take(body)
-            case "Pod":
-                return self.index.drop_pod(body) if is_deleted else self.index.put_pod(body)
-            case _:
-                return self._take_run(body, is_deleted=is_deleted)
-
-    def _take_run(self, body: JSONObject, *, is_deleted: bool) -> Key:
-        uid = body["metadata"]["uid"]
-        if is_deleted:
-            self.metrics.gone(uid)
-            return self.index.drop_run(body)
-        key = self.index.put_run(body)
-        run = self.index.run(key)
-        if run is not None:
-            self.metrics.seen(uid, run.status)
-        return key
 
     def _age(self, kind: Kind) -> float:
         return time.time() - self.seen[kind] if kind in self.seen else 0.0
 
     def _live(self) -> str | None:
-        if self.is_deaf:
-            return "a watch has lost events; a new process lists everything anew"
+        if self.has_lost_event:
+            return "a watch has lost events; a new process will list everything again"
         if any(task.done() for task in self.tasks):
-            return "a task of the operator has ended; see its log"
-        return None
-
-    def _ready(self) -> str | None:
+            return "a background task of the operator has ended; see its log"
         return None
 
     async def _resync(self) -> None:
-        """Hold listings against the index every five minutes, sooner when something differs."""
+        """List everything every five minutes, sooner while a difference is waiting to count."""
         while True:
             is_young = any(self.young.values())
-            await asyncio.sleep(resync.GRACE_SECONDS + LATE_SECONDS if is_young else RESYNC_SECONDS)
+            seconds = resync.GRACE_SECONDS + MARGIN_SECONDS if is_young else RESYNC_SECONDS
+            await asyncio.sleep(seconds)
             for kind in KINDS:
                 try:
                     await self._compare(kind)
                 except ClusterError as error:
-                    log.warning("%s could not be listed: %s", kind, error)
+                    log.warning("cannot list %s objects: %s", kind, error)
 
     async def _compare(self, kind: Kind) -> None:
+        """Compare a listing with the cache, and read again what the watch has lost."""
         compared = resync.compare(
             await self.cluster.versions(kind),
             self.index.versions(kind),
@@ -176,17 +166,14 @@ class Process:
         )
         self.young[kind] = compared.young
         for difference in compared.due:
-            self.is_deaf = True
+            version = difference.version
+            self.has_lost_event = True
             self.metrics.healed(kind, difference.kind)
-            log.error("a watch of %s lost %s (%s)", kind, difference.version.name, difference.kind)
-            await self._heal(kind, difference)
-
-    async def _heal(self, kind: Kind, difference: Difference) -> None:
-        version = difference.version
-        body = await self.cluster.read(kind, version.namespace, version.name)
-        if body is not None:
-            self.changed(kind, body, is_deleted=False)
-            return
-        key = self.index.forget(kind, version.namespace, version.name)
-        if key is not None:
-            self.queue.add(key)
+            log.error(
+                "the watch of %s lost an event of %s (%s)", kind, version.name, difference.kind
+            )
+            body = await self.cluster.read(kind, version.namespace, version.name)
+            if body is not None:
+                self.changed(kind, body, is_deleted=False)
+            elif (key := self.index.forget(kind, version.namespace, version.name)) is not None:
+                self.queue.add(key)

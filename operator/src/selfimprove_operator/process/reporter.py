@@ -1,8 +1,8 @@
-"""Kubernetes Events about runs, for the people who read `kubectl describe`.
+"""Records Kubernetes Events about runs, which `kubectl describe` shows.
 
-Telling never fails and never waits: a task of its own posts what was told. The same thing told
-again within 10 minutes only raises the count of its Event, also after a restart, since an
-Event's name follows from its content. A run may tell 25 things at once, then one in 5 minutes.
+`record` never fails and never waits; a background task posts the Events. An Event that repeats
+within 10 minutes only raises its count, also after a restart, because its name is a digest of its
+content. A run may have 25 Events at once, then one per 5 minutes, as with client-go's recorder.
 """
 
 import asyncio
@@ -16,7 +16,7 @@ from typing import Final
 from selfimprove_operator.api import status, times
 from selfimprove_operator.cluster.door import ClusterApi, Manifest
 from selfimprove_operator.cluster.errors import ClusterError, Unavailable
-from selfimprove_operator.decisions.actions import Tell
+from selfimprove_operator.decisions.actions import RecordEvent
 from selfimprove_operator.decisions.observed import Run
 
 log = logging.getLogger(__name__)
@@ -25,27 +25,27 @@ WINDOW_SECONDS: Final = 600
 BURST: Final = 25
 REFILL_SECONDS: Final = 300.0
 REMEMBERED: Final = 4096
-"""Runs of which the allowance is remembered."""
+"""Runs whose rate limit is remembered."""
 PENDING: Final = 1000
-"""Events that wait to be posted; what is told beyond them is dropped."""
+"""Events that may wait to be posted; further ones are dropped."""
 TRIES: Final = 12
 RETRY_SECONDS: Final = 10.0
 LONGEST_MESSAGE: Final = 1024
 PAUSE_SECONDS: Final = 0.05
-"""Between two Events: of a thousand runs at once each starts before all have told of it."""
+"""Time between two Events: when a thousand runs are applied at once, starting them comes first."""
 
 
 @dataclass(frozen=True)
-class _Told:
-    """One thing that was told, and when."""
+class _Recorded:
+    """An Event that was recorded, and when."""
 
     run: Run
-    event: Tell
+    event: RecordEvent
     at: float
 
     @property
     def name(self) -> str:
-        """The Event's name: equal for the same thing in the same 10 minutes."""
+        """The Event's name: the same for the same content in the same 10 minutes."""
         window = int(self.at // WINDOW_SECONDS)
         content = (self.run.uid, self.event.kind, self.event.reason, self.event.message, window)
         return f"{self.run.name}.{hashlib.sha256(repr(content).encode()).hexdigest()[:16]}"
@@ -76,8 +76,8 @@ class _Told:
 
 
 @dataclass
-class _Allowance:
-    """What a run may still tell: a token bucket."""
+class _TokenBucket:
+    """How many Events a run may still have."""
 
     tokens: float
     at: float
@@ -92,59 +92,56 @@ class _Allowance:
 
 
 class Reporter:
-    """Tells people what happens to runs; `post` has to run beside it."""
+    """Records Events about runs; `post` has to run in the background."""
 
     def __init__(self, cluster: ClusterApi, clock: Callable[[], float]) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._pending: asyncio.Queue[_Told] = asyncio.Queue(PENDING)
-        self._allowances: OrderedDict[str, _Allowance] = OrderedDict()
+        self._pending: asyncio.Queue[_Recorded] = asyncio.Queue(PENDING)
+        self._buckets: OrderedDict[str, _TokenBucket] = OrderedDict()
 
-    def tell(self, run: Run, event: Tell) -> None:
-        """Have an Event about a run posted, as far as the run's allowance goes."""
-        told = _Told(run, event, self._clock())
-        if not self._pending.full() and self._allowance(told).take(told.at):
-            self._pending.put_nowait(told)
+    def record(self, run: Run, event: RecordEvent) -> None:
+        """Have an Event about a run posted, within the rate limit of the run."""
+        if self._pending.full():
+            return
+        recorded = _Recorded(run, event, self._clock())
+        # Runs that had an Event lately are at the end; the one at the front is forgotten first.
+        bucket = self._buckets.pop(run.uid, None) or _TokenBucket(BURST, recorded.at)
+        self._buckets[run.uid] = bucket
+        if len(self._buckets) > REMEMBERED:
+            self._buckets.popitem(last=False)
+        if bucket.take(recorded.at):
+            self._pending.put_nowait(recorded)
 
     async def post(self) -> None:
-        """Post what is told until cancelled; what cannot be posted is dropped."""
+        """Post recorded Events until cancelled; one that cannot be posted is dropped."""
         while True:
-            told = await self._pending.get()
+            recorded = await self._pending.get()
             try:
-                await self._post(told)
+                await self._post(recorded)
             except ClusterError as error:
                 log.info(
-                    "an Event (%s) could not be posted: %s",
-                    told.event.reason,
+                    "cannot post the Event %s: %s",
+                    recorded.event.reason,
                     error,
-                    extra={"namespace": told.run.namespace, "run": told.run.name},
+                    extra={"namespace": recorded.run.namespace, "run": recorded.run.name},
                 )
             self._pending.task_done()
             await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _post(self, told: _Told) -> None:
+    async def _post(self, recorded: _Recorded) -> None:
+        """Create an Event, or raise the count of the one that is there."""
         for attempt in range(TRIES):
             try:
-                await self._create_or_count(told)
+                created = await self._cluster.create(recorded.manifest)
+                if created.existed:
+                    count = int(created.manifest.get("count") or 1) + 1
+                    patch = {"count": count, "lastTimestamp": times.stamp(recorded.at)}
+                    namespace = recorded.run.namespace
+                    await self._cluster.patch("Event", namespace, recorded.name, patch)
             except Unavailable:
                 if attempt == TRIES - 1:
                     raise
                 await asyncio.sleep(RETRY_SECONDS)
             else:
                 return
-
-    async def _create_or_count(self, told: _Told) -> None:
-        created = await self._cluster.create(told.manifest)
-        if not created.existed:
-            return
-        count = int(created.manifest.get("count") or 1) + 1
-        patch = {"count": count, "lastTimestamp": times.stamp(told.at)}
-        await self._cluster.patch("Event", told.run.namespace, told.name, patch)
-
-    def _allowance(self, told: _Told) -> _Allowance:
-        uid = told.run.uid
-        allowance = self._allowances.pop(uid, None) or _Allowance(BURST, told.at)
-        self._allowances[uid] = allowance
-        if len(self._allowances) > REMEMBERED:
-            self._allowances.popitem(last=False)
-        return allowance

@@ -1,27 +1,40 @@
-"""The HTTP server for Prometheus and the kubelet: `/metrics`, `/healthz`, `/readyz`."""
+"""The HTTP server for Prometheus and the kubelet: `/metrics`, `/healthz`, `/readyz`.
+
+It starts after the operator has connected to the API server, so it is ready when it answers.
+"""
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from selfimprove_operator.process.metrics import Metrics
 
 Probe = Callable[[], str | None]
-"""Returns what is wrong, None if nothing is."""
+"""Returns what is wrong, or None."""
 
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 @asynccontextmanager
-async def serving(port: int, metrics: Metrics, *, live: Probe, ready: Probe) -> AsyncIterator[None]:
-    """Serve on all addresses."""
+async def serving(port: int, metrics: Metrics, *, live: Probe) -> AsyncIterator[None]:
+    """Serve on all addresses, for as long as the context lasts."""
+
+    async def answer_metrics(_: web.Request) -> web.StreamResponse:
+        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def answer_healthz(_: web.Request) -> web.StreamResponse:
+        problem = live()
+        return web.Response(status=503 if problem else 200, text=problem or "ok")
+
+    async def answer_readyz(_: web.Request) -> web.StreamResponse:
+        return web.Response(text="ok")
+
     app = web.Application()
-    app.router.add_get("/metrics", _metrics(metrics))
-    app.router.add_get("/healthz", _probe(live))
-    app.router.add_get("/readyz", _probe(ready))
+    app.router.add_get("/metrics", answer_metrics)
+    app.router.add_get("/healthz", answer_healthz)
+    app.router.add_get("/readyz", answer_readyz)
     runner = web.AppRunner(app, access_log=None)
     await runner.setup()
     try:
@@ -29,18 +42,3 @@ async def serving(port: int, metrics: Metrics, *, live: Probe, ready: Probe) -> 
         yield
     finally:
         await runner.cleanup()
-
-
-def _metrics(metrics: Metrics) -> Handler:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        return web.Response(body=metrics.text(), headers={"Content-Type": CONTENT_TYPE})
-
-    return answer
-
-
-def _probe(probe: Probe) -> Handler:
-    async def answer(_: web.Request) -> web.StreamResponse:
-        wrong = probe()
-        return web.Response(status=503 if wrong else 200, text=wrong or "ok")
-
-    return answer

@@ -1,13 +1,13 @@
-"""Every run with its Jobs and Pods, as the watches have told them.
+"""The informer cache: every run with its Jobs and Pods, as the watches last reported them.
 
-Watches of different kinds know nothing of each other's order, and our own writes come back as
-events: of two versions of an object the newer one stays. Runs are kept as compact JSON, since a
-thousand of them have to fit into little memory.
+Events of different kinds arrive in any order, and the answers to our own writes are put here before
+their watch events arrive. So an object is replaced only by a version that is not older. Runs are
+kept as compact JSON to save memory: there may be a thousand.
 """
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from selfimprove_operator.cluster.door import Kind, Version
@@ -31,7 +31,7 @@ METADATA: Final = (
 
 
 class Index:
-    """Runs by key, and by the uid of the run its children."""
+    """Runs by key, and their Jobs and Pods by the uid of the run."""
 
     def __init__(self) -> None:
         self._runs: dict[Key, tuple[str, int, bytes]] = {}
@@ -39,10 +39,10 @@ class Index:
         self._jobs: dict[str, dict[str, Child]] = {}
         self._pods: dict[str, dict[str, Pod]] = {}
         self._homes: dict[str, str] = {}
-        """homes of children: the run's uid by theirs, since their labels may be removed."""
+        """homes is the run's uid by the uid of a Job or Pod, whose labels may be removed."""
 
     def put_run(self, body: JSONObject) -> Key:
-        """Keep a run, unless a newer version of it is there."""
+        """Add or update a run, unless the cache has a newer version."""
         metadata = body["metadata"]
         key = metadata["namespace"], metadata["name"]
         version = int(metadata["resourceVersion"])
@@ -56,7 +56,7 @@ class Index:
         return key
 
     def drop_run(self, body: JSONObject) -> Key:
-        """Forget a run that was deleted, unless another one has its name by now."""
+        """Remove a run that was deleted, unless another one has its name by now."""
         metadata = body["metadata"]
         key, uid = (metadata["namespace"], metadata["name"]), metadata["uid"]
         self._keys.pop(uid, None)
@@ -65,25 +65,25 @@ class Index:
         return key
 
     def put_job(self, body: JSONObject, *, run_uid: str | None = None) -> Key | None:
-        """Keep a Job; `runUid` is the run's where its labels no longer tell it."""
+        """Add or update a Job; `run_uid` is needed if it may have lost the label of its run."""
         child = observed.child(body)
         home = run_uid or self._homes.get(child.uid, child.run_uid)
         return self._put(self._jobs, home, child)
 
     def drop_job(self, body: JSONObject) -> Key | None:
-        """Forget a Job that was deleted or lost our label."""
+        """Remove a Job that was deleted or has lost the label that we watch by."""
         return self._drop(self._jobs, observed.child(body))
 
     def forget_job(self, run_uid: str, name: str) -> None:
-        """Forget a Job that the API server says not to exist."""
+        """Remove a Job that does not exist according to the API server."""
         self._jobs.get(run_uid, {}).pop(name, None)
 
     def forget(self, kind: Kind, namespace: str, name: str) -> Key | None:
-        """Forget an object that a listing no longer has; return the key of its run."""
+        """Remove an object that is no longer listed; return the key of its run if that is left."""
         if kind == "SelfImproveRun":
-            found = self._runs.pop((namespace, name), None)
-            if found is not None:
-                self._keys.pop(found[0], None)
+            cached = self._runs.pop((namespace, name), None)
+            if cached is not None:
+                self._keys.pop(cached[0], None)
             return None
         for uid, children in (self._jobs if kind == "Job" else self._pods).items():
             child = children.get(name)
@@ -93,21 +93,21 @@ class Index:
         return None
 
     def put_pod(self, body: JSONObject) -> Key | None:
-        """Keep a Pod."""
+        """Add or update a Pod."""
         pod = observed.pod(body)
         return self._put(self._pods, pod.run_uid, pod)
 
     def drop_pod(self, body: JSONObject) -> Key | None:
-        """Forget a Pod that was deleted."""
+        """Remove a Pod that was deleted."""
         return self._drop(self._pods, observed.pod(body))
 
     def run(self, key: Key) -> Run | None:
-        """Return a run."""
-        found = self._runs.get(key)
-        return None if found is None else observed.run(json.loads(found[2]))
+        """Return a run, None if the cache does not have it."""
+        cached = self._runs.get(key)
+        return None if cached is None else observed.run(json.loads(cached[2]))
 
     def observed(self, key: Key, facts: Mapping[str, Facts]) -> Observed | None:
-        """Return a run with its children and what else is known of it."""
+        """Return a run with its Jobs and Pods and what else is known about it."""
         run = self.run(key)
         if run is None:
             return None
@@ -125,26 +125,23 @@ class Index:
         return tuple(self._runs)
 
     def key_of(self, run_uid: str) -> Key | None:
-        """Return the key of a run by its uid."""
+        """Return the key of the run with a uid."""
         return self._keys.get(run_uid)
 
     def versions(self, kind: Kind) -> dict[str, Version]:
-        """Return what the index has of a kind by uid."""
+        """Return the cached objects of a kind, by uid."""
         if kind == "SelfImproveRun":
             return {
                 uid: Version(key[0], key[1], str(version))
                 for key, (uid, version, _) in self._runs.items()
             }
+        by_run: Mapping[str, Mapping[str, Child | Pod]]
+        by_run = self._jobs if kind == "Job" else self._pods
         return {
             child.uid: Version(child.namespace, child.name, child.resource_version)
-            for child in self._children(kind)
+            for children in by_run.values()
+            for child in children.values()
         }
-
-    def _children(self, kind: Kind) -> Iterator[Child | Pod]:
-        table: Mapping[str, Mapping[str, Child | Pod]]
-        table = self._jobs if kind == "Job" else self._pods
-        for children in table.values():
-            yield from children.values()
 
     def _put(self, table: dict[str, dict[str, Any]], uid: str, child: Child | Pod) -> Key | None:
         mine = table.setdefault(uid, {})

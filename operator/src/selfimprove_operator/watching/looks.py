@@ -1,7 +1,7 @@
-"""Look where no watch event tells: into a pod's log, and at the Events about what does not run.
+"""Fetches what watches do not deliver: a pod's log, and the Events of what does not run.
 
-A look at progress or Events that fails brings nothing new and costs nothing but the look. The
-numbers of a stage are read once: an API server that does not answer is asked again.
+If progress or Events cannot be read, the last ones stay. The numbers of a stage are read only once,
+so there an error is raised, and the work queue retries.
 """
 
 import json
@@ -13,7 +13,7 @@ from selfimprove_operator.cluster.door import ClusterApi, Manifest
 from selfimprove_operator.cluster.errors import ClusterError
 from selfimprove_operator.decisions.actions import (
     Facts,
-    Looked,
+    Fetched,
     ReadEvents,
     ReadNumbers,
     ReadProgress,
@@ -27,42 +27,34 @@ Look = ReadProgress | ReadNumbers | ReadEvents
 
 
 async def look(cluster: ClusterApi, run: Run, what: Look, facts: Facts, now: float) -> Facts:
-    """Return the facts with what a look brought."""
+    """Fetch what an action asks for, and return the facts with it."""
     match what:
         case ReadProgress(pod):
-            line = await _line(cluster, run.namespace, pod.name, PROGRESS_BYTES)
-            found = _progress(line, facts.progress.get(pod.uid), now)
-            return replace(facts, progress={pod.uid: found})
+            try:
+                line = await cluster.last_log_line(run.namespace, pod.name, PROGRESS_BYTES)
+            except ClusterError:
+                line = None
+            known = facts.progress.get(pod.uid) or Fetched(now)
+            progress = replace(known, at=now)
+            if (event := _parsed(line, "progress")) is not None:
+                done, total = event["done"], event["total"]
+                progress = Fetched(now, reason=str(event["stage"]), message=f"{done}/{total}")
+            return replace(facts, progress={pod.uid: progress})
         case ReadNumbers(job_uid, pod):
             line = await cluster.last_log_line(run.namespace, pod.name, NUMBERS_BYTES)
-            told = _event(line, "numbers")
-            return replace(facts, numbers={job_uid: told})
+            return replace(facts, numbers={job_uid: _parsed(line, "numbers")})
         case ReadEvents(uid):
             before = facts.events.get(uid)
             count = before.count + 1 if before else 1
-            reason, message = await _reason(cluster, run.namespace, uid)
+            reason, message = await _latest_warning(cluster, run.namespace, uid)
             if not reason and before is not None:
                 reason, message = before.reason, before.message
-            return replace(facts, events={**facts.events, uid: Looked(now, count, reason, message)})
+            warning = Fetched(now, count, reason, message)
+            return replace(facts, events={**facts.events, uid: warning})
 
 
-async def _line(cluster: ClusterApi, namespace: str, pod: str, limit: int) -> str | None:
-    try:
-        return await cluster.last_log_line(namespace, pod, limit)
-    except ClusterError:
-        return None
-
-
-def _progress(line: str | None, before: Looked | None, now: float) -> Looked:
-    """Return stage and progress of a log's last line, the ones before where it tells none."""
-    event = _event(line, "progress")
-    if event is None:
-        return Looked(now) if before is None else replace(before, at=now)
-    return Looked(now, reason=str(event["stage"]), message=f"{event['done']}/{event['total']}")
-
-
-def _event(line: str | None, kind: str) -> Mapping[str, Any] | None:
-    """Return the event of a kind that a line is, None for every other line."""
+def _parsed(line: str | None, kind: str) -> Mapping[str, Any] | None:
+    """Return the stage's event of a kind in a log line, None for every other line."""
     try:
         value = json.loads(line or "")
     except json.JSONDecodeError:
@@ -70,8 +62,8 @@ def _event(line: str | None, kind: str) -> Mapping[str, Any] | None:
     return value if isinstance(value, dict) and value.get("event") == kind else None
 
 
-async def _reason(cluster: ClusterApi, namespace: str, uid: str) -> tuple[str, str]:
-    """Return reason and message of the latest warning about an object, empty if there is none."""
+async def _latest_warning(cluster: ClusterApi, namespace: str, uid: str) -> tuple[str, str]:
+    """Return reason and message of the latest Warning about an object, empty if there is none."""
     try:
         events = await cluster.events_of(namespace, uid)
     except ClusterError:
@@ -84,6 +76,7 @@ async def _reason(cluster: ClusterApi, namespace: str, uid: str) -> tuple[str, s
 
 
 def _time(event: Manifest) -> str:
+    """Return when an Event last happened; which field has it depends on who recorded it."""
     series = event.get("series") or {}
     times = (series.get("lastObservedTime"), event.get("lastTimestamp"), event.get("eventTime"))
     return max((time for time in times if time), default="")

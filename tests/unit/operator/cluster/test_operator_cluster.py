@@ -214,7 +214,7 @@ def test_a_call_has_its_token_and_is_counted(asked: Asked) -> None:
 
 def test_a_server_that_is_away_is_unavailable(asked: Asked) -> None:
     """A refused connection is counted as well, without a status."""
-    with pytest.raises(Unavailable, match="does not answer"):
+    with pytest.raises(Unavailable, match="does not respond"):
         asked.play(read, None)
 
     assert asked.calls == [("get", "jobs", "none")]
@@ -222,7 +222,7 @@ def test_a_server_that_is_away_is_unavailable(asked: Asked) -> None:
 
 def test_an_answer_that_is_no_json_is_unavailable(asked: Asked) -> None:
     """A login page with status 200 is not taken for an object."""
-    with pytest.raises(Unavailable, match="no JSON"):
+    with pytest.raises(Unavailable, match="not JSON"):
         asked.play(read, responding(200, b"<html>please log in</html>"))
 
 

@@ -120,8 +120,8 @@ def test_the_rest_is_there_under_its_name() -> None:
     metrics = Metrics()
     depth = [3.0]
     metrics.called("create", "jobs", "201")
-    metrics.looked(0.02, is_good=True)
-    metrics.looked(0.02, is_good=False)
+    metrics.reconciled(0.02, is_success=True)
+    metrics.reconciled(0.02, is_success=False)
     metrics.watch_depth(lambda: depth[0])
     metrics.watch_age("Job", lambda: 12.0)
     metrics.healed("Pod", "missing")

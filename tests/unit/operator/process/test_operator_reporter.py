@@ -8,7 +8,7 @@ import pytest
 
 from selfimprove_operator.cluster.door import Manifest
 from selfimprove_operator.cluster.errors import Missing, Refused, Unavailable
-from selfimprove_operator.decisions.actions import Tell
+from selfimprove_operator.decisions.actions import RecordEvent
 from selfimprove_operator.decisions.observed import Run
 from selfimprove_operator.decisions.observed import run as view_of_run
 from selfimprove_operator.process.reporter import Reporter
@@ -17,7 +17,7 @@ from support.memory_cluster import Call, Fault, MemoryCluster
 
 EPOCH = 1_800_000_000.0
 DOWN = Unavailable("down")
-STARTED = Tell("Normal", "Started", "generate of iteration 0 started")
+STARTED = RecordEvent("Normal", "Starting", "generate of iteration 0 started")
 
 
 def run_of(name: str = "test", uid: str = "") -> Run:
@@ -34,7 +34,7 @@ Steps = Callable[[Reporter], Awaitable[None]]
 
 
 def play(steps: Steps, *, fault: Fault | None = None, cluster: Any = None) -> list[Manifest]:
-    """Tell a reporter what the test says, wait, and return the Events that there are then."""
+    """Have a reporter record what the test says, wait, and return all Events."""
     used: MemoryCluster = cluster or MemoryCluster(wall_clock)
     if fault is not None:
         used.fault = fault
@@ -57,7 +57,7 @@ def test_an_event_names_its_run_and_what_happened() -> None:
     """`kubectl describe` finds an Event by the run's uid and shows its reason and message."""
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
+        reporter.record(run_of(), STARTED)
 
     (event,) = play(steps)
 
@@ -70,7 +70,7 @@ def test_an_event_names_its_run_and_what_happened() -> None:
     }
     assert (event["type"], event["reason"], event["message"]) == (
         "Normal",
-        "Started",
+        "Starting",
         "generate of iteration 0 started",
     )
     assert event["firstTimestamp"] == event["lastTimestamp"] == "2027-01-15T08:00:00Z"
@@ -81,7 +81,7 @@ def test_the_same_thing_told_again_is_counted() -> None:
 
     async def steps(reporter: Reporter) -> None:
         for _ in range(3):
-            reporter.tell(run_of(), STARTED)
+            reporter.record(run_of(), STARTED)
             await asyncio.sleep(60)
 
     (event,) = play(steps)
@@ -97,9 +97,9 @@ def test_after_ten_minutes_it_is_told_anew() -> None:
     """An Event that began long ago is left alone."""
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
+        reporter.record(run_of(), STARTED)
         await asyncio.sleep(601)
-        reporter.tell(run_of(), STARTED)
+        reporter.record(run_of(), STARTED)
 
     events = play(steps)
 
@@ -111,16 +111,20 @@ def test_after_ten_minutes_it_is_told_anew() -> None:
     [
         pytest.param((run_of("other"), STARTED), id="of another run"),
         pytest.param((run_of(uid="2"), STARTED), id="of a run made anew under its name"),
-        pytest.param((run_of(), Tell("Normal", "Started", "another")), id="with another message"),
-        pytest.param((run_of(), Tell("Warning", "Started", STARTED.message)), id="as a warning"),
+        pytest.param(
+            (run_of(), RecordEvent("Normal", "Starting", "another")), id="with another message"
+        ),
+        pytest.param(
+            (run_of(), RecordEvent("Warning", "Starting", STARTED.message)), id="as a warning"
+        ),
     ],
 )
-def test_different_things_are_different_events(other: tuple[Run, Tell]) -> None:
+def test_different_things_are_different_events(other: tuple[Run, RecordEvent]) -> None:
     """Only what is equal in every respect is counted together."""
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
-        reporter.tell(*other)
+        reporter.record(run_of(), STARTED)
+        reporter.record(*other)
 
     assert len(play(steps)) == 2
 
@@ -130,7 +134,7 @@ def test_a_restarted_operator_goes_on_counting() -> None:
     cluster = MemoryCluster(lambda: EPOCH)
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
+        reporter.record(run_of(), STARTED)
 
     play(steps, cluster=cluster)
     (event,) = play(steps, cluster=cluster)
@@ -143,18 +147,18 @@ def test_a_run_that_tells_too_much_is_cut_off_and_others_are_not() -> None:
 
     async def steps(reporter: Reporter) -> None:
         for number in range(40):
-            reporter.tell(run_of("loud"), Tell("Warning", "Failed", f"failure {number}"))
-        reporter.tell(run_of("quiet"), STARTED)
+            reporter.record(run_of("loud"), RecordEvent("Warning", "Error", f"failure {number}"))
+        reporter.record(run_of("quiet"), STARTED)
         await asyncio.sleep(300)
         for number in range(3):
-            reporter.tell(run_of("loud"), Tell("Warning", "Late", f"failure {number}"))
+            reporter.record(run_of("loud"), RecordEvent("Warning", "TryAgain", f"failure {number}"))
 
     events = play(steps)
 
     told = [(event["involvedObject"]["name"], event["reason"]) for event in events]
-    assert told.count(("loud", "Failed")) == 25
-    assert told.count(("loud", "Late")) == 1
-    assert told.count(("quiet", "Started")) == 1
+    assert told.count(("loud", "Error")) == 25
+    assert told.count(("loud", "TryAgain")) == 1
+    assert told.count(("quiet", "Starting")) == 1
 
 
 def test_an_api_server_that_is_away_for_a_while_loses_nothing() -> None:
@@ -165,12 +169,12 @@ def test_an_api_server_that_is_away_for_a_while_loses_nothing() -> None:
             raise DOWN
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
-        reporter.tell(run_of(), Tell("Warning", "Failed", "later"))
+        reporter.record(run_of(), STARTED)
+        reporter.record(run_of(), RecordEvent("Warning", "Error", "later"))
 
     events = play(steps, fault=down_at_first)
 
-    assert [event["reason"] for event in events] == ["Started", "Failed"]
+    assert [event["reason"] for event in events] == ["Starting", "Error"]
 
 
 def test_what_is_refused_is_dropped() -> None:
@@ -183,12 +187,12 @@ def test_what_is_refused_is_dropped() -> None:
             raise Refused(403, "forbidden")
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
-        reporter.tell(run_of(), Tell("Warning", "Failed", "later"))
+        reporter.record(run_of(), STARTED)
+        reporter.record(run_of(), RecordEvent("Warning", "Error", "later"))
 
     events = play(steps, fault=refused_once)
 
-    assert [event["reason"] for event in events] == ["Failed"]
+    assert [event["reason"] for event in events] == ["Error"]
 
 
 def test_an_event_that_expires_under_the_hand_is_no_failure() -> None:
@@ -199,15 +203,15 @@ def test_an_event_that_expires_under_the_hand_is_no_failure() -> None:
             raise Missing(404, "gone")
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), STARTED)
-        reporter.tell(run_of(), STARTED)
-        reporter.tell(run_of(), Tell("Warning", "Failed", "later"))
+        reporter.record(run_of(), STARTED)
+        reporter.record(run_of(), STARTED)
+        reporter.record(run_of(), RecordEvent("Warning", "Error", "later"))
 
     events = play(steps, fault=gone_when_counted)
 
     assert [(event["reason"], event["count"]) for event in events] == [
-        ("Started", 1),
-        ("Failed", 1),
+        ("Starting", 1),
+        ("Error", 1),
     ]
 
 
@@ -223,7 +227,7 @@ def test_telling_never_waits() -> None:
         reporter = Reporter(cluster, wall_clock)
         posting = asyncio.create_task(reporter.post())
         for number in range(5000):
-            reporter.tell(run_of(f"run-{number}"), STARTED)
+            reporter.record(run_of(f"run-{number}"), STARTED)
         told = fake_time.now()
         posting.cancel()
         await asyncio.gather(posting, return_exceptions=True)
@@ -236,7 +240,7 @@ def test_a_long_message_is_cut() -> None:
     """The API server refuses messages above 1,024 characters."""
 
     async def steps(reporter: Reporter) -> None:
-        reporter.tell(run_of(), Tell("Warning", "Failed", "x" * 5000))
+        reporter.record(run_of(), RecordEvent("Warning", "Error", "x" * 5000))
 
     (event,) = play(steps)
 

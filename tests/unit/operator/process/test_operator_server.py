@@ -21,14 +21,14 @@ def free_port() -> int:
         return int(found.getsockname()[1])
 
 
-def asked(path: str, *, live: str | None = None, ready: str | None = None) -> tuple[int, str]:
-    """Ask a real server that says of itself what it is told to."""
+def asked(path: str, *, live: str | None = None) -> tuple[int, str]:
+    """Ask a real server, which reports `live` as its problem."""
 
     async def main() -> tuple[int, str]:
         metrics = Metrics()
         metrics.called("get", "jobs", "200")
         port = free_port()
-        server = serving(port, metrics, live=lambda: live, ready=lambda: ready)
+        server = serving(port, metrics, live=lambda: live)
         async with server, aiohttp.ClientSession() as session:
             answer = await session.get(f"http://127.0.0.1:{port}{path}")
             return answer.status, await answer.text()
@@ -45,19 +45,16 @@ def test_prometheus_gets_the_metrics() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "live", "ready", "answer"),
+    ("path", "live", "answer"),
     [
-        pytest.param("/healthz", None, "starting", (200, "ok"), id="live, not ready"),
-        pytest.param("/healthz", "watch lost", None, (503, "watch lost"), id="not live"),
-        pytest.param("/readyz", None, None, (200, "ok"), id="ready"),
-        pytest.param("/readyz", None, "starting", (503, "starting"), id="not ready"),
+        pytest.param("/healthz", None, (200, "ok"), id="live"),
+        pytest.param("/healthz", "watch lost", (503, "watch lost"), id="not live"),
+        pytest.param("/readyz", "watch lost", (200, "ok"), id="ready, not live"),
     ],
 )
-def test_a_probe_says_what_is_wrong(
-    path: str, live: str | None, ready: str | None, answer: tuple[int, str]
-) -> None:
+def test_a_probe_says_what_is_wrong(path: str, live: str | None, answer: tuple[int, str]) -> None:
     """The kubelet acts on the status, a person reads the reason."""
-    assert asked(path, live=live, ready=ready) == answer
+    assert asked(path, live=live) == answer
 
 
 def test_nothing_else_is_served() -> None:
