@@ -26,10 +26,8 @@ from selfimprove_operator.launches import units
 from selfimprove_operator.launches.units import Unit
 from selfimprove_pipeline.contract.recipe import Spec
 
-TELLS_NUMBERS: Final = ("inference", "evaluate", "light", "pair", "score")
-"""Units whose log ends with numbers by language."""
-NEEDS_DRY_RUN: Final = ("inference", "evaluate", "generate")
-"""Units that may be a run's first on a GPU."""
+FIRST_ON_GPUS: Final = "inference"
+"""The first role that asks for GPUs: a wrong pod is found before the run waits for them."""
 REFUSED_AGAIN_SECONDS: Final = 10.0
 INVALID: Final = 422
 
@@ -83,7 +81,7 @@ def take_over(draft: Draft, child: Child, spec: Spec, facts: Facts) -> None:
         outcomes.relaunch(draft, spec, unit, Ending("Disruption", "ResultLost", message))
         draft.wake_in(0)
         return
-    if unit.name in TELLS_NUMBERS and child.uid not in facts.numbers and child.pods:
+    if unit.has_numbers and child.uid not in facts.numbers and child.pods:
         first = min(child.pods, key=lambda pod: pod.index)
         draft.act(ReadNumbers(child.uid, first))
         return
@@ -195,7 +193,7 @@ def _start(draft: Draft, observed: Observed, spec: Spec, unit: Unit, strays: lis
     if _still_running(draft, observed, strays) or _is_refused(draft, observed.facts):
         return
     is_first = draft.launch.iteration == 0 and draft.launch.number == 0
-    is_validated = observed.facts.is_dry_run_good or unit.name not in NEEDS_DRY_RUN
+    is_validated = observed.facts.is_dry_run_good or unit.role != FIRST_ON_GPUS
     draft.act(DryRun() if is_first and not is_validated else Create())
 
 

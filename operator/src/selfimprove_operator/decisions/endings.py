@@ -8,9 +8,9 @@ from typing import Any, Final, Literal
 from selfimprove_operator.api import reasons
 from selfimprove_operator.api.reasons import AnyReason
 from selfimprove_operator.decisions.observed import Child, Pod
+from selfimprove_pipeline.contract.errors import InputError, TryAgainError
 
-EXIT_INPUT: Final = 2
-EXIT_TRY_AGAIN: Final = 75
+# From the container runtime: the program could not start, or a signal ended it (128 + signal).
 EXIT_NOT_STARTED: Final = 128
 EXIT_KILLED: Final = 137
 EXIT_TERMINATED: Final = 143
@@ -57,7 +57,9 @@ def ending(child: Child) -> Ending:
     Wrong input comes first, because no retry can fix it. Then comes the infrastructure, then the
     pod that failed first: the other ranks are only ended because of it.
     """
-    wrong = [pod for pod in child.pods if pod.exit_code == EXIT_INPUT and _error_line(pod)]
+    wrong = [
+        pod for pod in child.pods if pod.exit_code == InputError.exit_code and _error_line(pod)
+    ]
     if wrong:
         return Ending("Input", "InputError", _error_line(wrong[0]))
     reason: AnyReason
@@ -80,7 +82,7 @@ def ending(child: Child) -> Ending:
     is_killed = pod.exit_code == EXIT_KILLED and pod.deleted_at is not None
     if is_killed or pod.exit_code == EXIT_TERMINATED:
         return Ending("Disruption", "PodTerminated", line or f"pod {pod.name} was terminated")
-    reason = "TryAgain" if pod.exit_code == EXIT_TRY_AGAIN else "Error"
+    reason = "TryAgain" if pod.exit_code == TryAgainError.exit_code else "Error"
     line = line or f"pod {pod.name} exited with code {pod.exit_code}; see its log"
     return Ending("Failure", reason, line)
 

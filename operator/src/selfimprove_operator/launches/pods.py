@@ -12,7 +12,6 @@ from typing import Any, Final
 from selfimprove_operator.launches import snapshot
 from selfimprove_operator.launches.blueprint import Blueprint
 from selfimprove_pipeline.contract import environment
-from selfimprove_pipeline.contract.keys import grades_pairs
 from selfimprove_pipeline.contract.recipe import PodSettings, merged_pods
 from selfimprove_pipeline.contract.recipe.base import SecretRef
 
@@ -21,8 +20,8 @@ Object = dict[str, Any]
 RUN_ANNOTATION: Final = "selfimprove.dev/run"
 RUN_FOLDER: Final = "/etc/selfimprove/run"
 CA_FOLDER: Final = "/etc/selfimprove/ca"
-CACHE: Final = "/cache"
-TERMINATION_LOG: Final = "/dev/termination-log"
+CACHE_FOLDER: Final = "/cache"
+TERMINATION_FILE: Final = "/dev/termination-log"
 RENDEZVOUS_PORT: Final = 29500
 USER: Final = 65532
 GRACE_SECONDS: Final = 60
@@ -30,12 +29,12 @@ GRACE_SECONDS: Final = 60
 ACCESS: Final = ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY")
 
 DEFAULT_ENV: Final = {
-    "HOME": f"{CACHE}/home",
-    "VLLM_CACHE_ROOT": f"{CACHE}/vllm",
-    "HF_HOME": f"{CACHE}/huggingface",
-    "TRITON_CACHE_DIR": f"{CACHE}/triton",
-    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE}/inductor",
-    "XDG_CACHE_HOME": f"{CACHE}/xdg",
+    "HOME": f"{CACHE_FOLDER}/home",
+    "VLLM_CACHE_ROOT": f"{CACHE_FOLDER}/vllm",
+    "HF_HOME": f"{CACHE_FOLDER}/huggingface",
+    "TRITON_CACHE_DIR": f"{CACHE_FOLDER}/triton",
+    "TORCHINDUCTOR_CACHE_DIR": f"{CACHE_FOLDER}/inductor",
+    "XDG_CACHE_HOME": f"{CACHE_FOLDER}/xdg",
     "TMPDIR": "/tmp",  # noqa: S108  an emptyDir of the pod's own
     "PYTHONUNBUFFERED": "1",
 }
@@ -48,7 +47,7 @@ DEFAULT_VOLUMES: Final = (
 DEFAULT_MOUNTS: Final = (
     {"name": "tmp", "mountPath": "/tmp"},  # noqa: S108  as above
     {"name": "shm", "mountPath": "/dev/shm"},  # noqa: S108  a memory volume of the pod's own
-    {"name": "cache", "mountPath": CACHE},
+    {"name": "cache", "mountPath": CACHE_FOLDER},
 )
 
 GPUS: Final = (
@@ -142,7 +141,7 @@ def _container(blueprint: Blueprint, given: Mapping[str, Any]) -> Object:
         ],
         "env": _merged("name", [*defaults, *secrets], given.get("env", ()), fixed),
         "volumeMounts": mounts,
-        "terminationMessagePath": TERMINATION_LOG,
+        "terminationMessagePath": TERMINATION_FILE,
         "securityContext": _security(given.get("capabilities", ())),
     }
 
@@ -175,7 +174,7 @@ def _variable(name: str, value: str) -> Object:
 
 def _environment(blueprint: Blueprint, given: Mapping[str, Any]) -> dict[str, str]:
     """Return the variables that settings cannot override."""
-    variables = {environment.CACHE: CACHE, environment.TERMINATION_LOG: TERMINATION_LOG}
+    variables = {environment.CACHE: CACHE_FOLDER, environment.TERMINATION_LOG: TERMINATION_FILE}
     ca = blueprint.fixed.storage.ca_ref
     if ca:
         variables["AWS_CA_BUNDLE"] = f"{CA_FOLDER}/{ca.key}"
@@ -209,11 +208,10 @@ def _secrets(blueprint: Blueprint) -> Iterator[Object]:
     if spec.model.secret_ref:
         yield _secret(spec.model.secret_ref, "HF_TOKEN")
     external = spec.translation.external
-    if external and external.secret_ref and (unit.role == "inference" or unit.name == "check"):
+    if external and external.secret_ref and ("translator" in unit.asks or unit.name == "check"):
         yield _secret(external.secret_ref, "OPENAI_API_KEY")
     judge = spec.evaluation.judge
-    asks = "judge" in unit.stages or ("score" in unit.stages and grades_pairs(spec))
-    if judge and judge.secret_ref and asks:
+    if judge and judge.secret_ref and "judge" in unit.asks:
         yield _secret(judge.secret_ref, "OPENAI_API_KEY", prefix=environment.JUDGE)
 
 

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from selfimprove_operator.api.status import Role, UnitName
-from selfimprove_pipeline.contract.keys import is_gated
+from selfimprove_pipeline.contract.keys import grades_pairs, is_gated
 from selfimprove_pipeline.contract.recipe import Spec, Stage
-from selfimprove_pipeline.contract.stages import MEASURING, TABLE, WORKERS
+from selfimprove_pipeline.contract.stages import MEASURING, ROWS, TABLE, WORKERS, Server
 
 MEASURE: Final = "evaluate"
 
@@ -54,6 +54,13 @@ class Unit:
     """role whose image and pod settings it uses."""
     stages: tuple[Stage, ...]
     """stages that it runs, in this order; none for `check`, `report` and `delete`."""
+    asks: frozenset[Server] = frozenset()
+    """asks these servers outside the cluster, so its pods need their credentials."""
+
+    @property
+    def has_numbers(self) -> bool:
+        """Whether the log of its first pod ends with numbers by language."""
+        return any(ROWS[stage].has_numbers for stage in self.stages)
 
     @property
     def worker(self) -> str:
@@ -112,12 +119,13 @@ def following(spec: Spec, iteration: int, unit_name: str) -> tuple[int, Unit] | 
 
 def _unit(name: UnitName, spec: Spec) -> Unit:
     """Return a unit without stages that have nothing to do in this run."""
-    stages = STAGES[name]
-    if not is_gated(spec):
-        stages = tuple(stage for stage in stages if stage != "gate")
-    if not spec.evaluation.suites:
-        stages = tuple(stage for stage in stages if stage != "evaluate")
-    if not any(suite.is_judged for suite in spec.evaluation.suites):
-        stages = tuple(stage for stage in stages if stage != "judge")
+    suites = spec.evaluation.suites
+    idle: set[Stage] = set()
+    idle |= set() if is_gated(spec) else {"gate"}
+    idle |= set() if suites else {"evaluate"}
+    idle |= set() if any(suite.is_judged for suite in suites) else {"judge"}
+    stages = tuple(stage for stage in STAGES[name] if stage not in idle)
+    asking = (stage for stage in stages if stage != "score" or grades_pairs(spec))
     role: Role = next((info.worker for info in TABLE if info.name in STAGES[name]), "light")
-    return Unit(name, role, stages)
+    asks = frozenset(server for stage in asking if (server := ROWS[stage].asks))
+    return Unit(name, role, stages, asks)

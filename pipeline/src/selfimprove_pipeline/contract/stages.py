@@ -16,6 +16,8 @@ Worker = Literal["inference", "light", "training"]
 Section = Literal["inference", "light", "training", "translation"]
 """Parts of the toolchain: the packages, engine and devices that compute something."""
 
+Server = Literal["translator", "judge"]
+
 
 @dataclass(frozen=True)
 class StageInfo:
@@ -31,7 +33,7 @@ class StageInfo:
     """measures a model, the last one too; all other stages make the next model."""
     is_without_engine: bool = False
     """is_without_engine: it comes last in its worker, when the engine has ended."""
-    asks: Literal["translator", "judge"] | None = None
+    asks: Server | None = None
     """asks a server outside, where the recipe names one, and so needs its credentials."""
     has_numbers: bool = False
     """has_numbers by language, which the status of a run shows."""

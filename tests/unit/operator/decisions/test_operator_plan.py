@@ -157,7 +157,7 @@ def test_stages_that_a_gate_has_spared_are_not_shown_as_done() -> None:
 
 def test_what_a_gate_decided_stands_beside_the_score() -> None:
     """By language, with the score's interval and the numbers of the decision."""
-    machine, key = at_inference()
+    machine, key = at_inference(evaluation={"suites": [{"name": "mgsm", "uri": "s3://suites/m"}]})
     told = {"language": "es", "score": "0.500", "scoreLow": "0.400", "scoreHigh": "0.600"}
     decided = {"gate": "Worse", "why": "-0.100 [-0.150, -0.050], p 0.001"}
     numbers = {"iteration": 0, "languages": [{**told, **decided, "unknown": 1}]}
