@@ -19,6 +19,7 @@ import transformers
 from pydantic import BaseModel, ConfigDict
 
 from selfimprove_pipeline.contract.manifests import File
+from selfimprove_pipeline.contract.objectives import ObjectiveName
 from selfimprove_pipeline.contract.rows import Message, Pair, ReferenceLogps, lines, rows
 from selfimprove_pipeline.train.model.layout import Layout
 from support.models import CHATML_CONFIG, CHATML_SPECIAL, FIRST_SPECIAL, byte_level
@@ -62,7 +63,7 @@ class Training(BaseModel):
     pairs: Path
     ranks: int = 1
     recipe: dict[str, Any] = {}
-    loss: Literal["dpo", "sft"] = "dpo"
+    objective: ObjectiveName = "dpo"
     after: bool = False
     """after says that the ranks have trained by DPO before, as those of a run do."""
     deaf: bool = False

@@ -157,7 +157,7 @@ def _add_methods(plan: Plan) -> None:
     lora = {"method": "lora", "learningRate": 1e-2, "globalBatchSize": 4}
     plan.add("lora-zero0", "7", recipe=lora)
     plan.add("lora-zero3", "7", 2, recipe={**lora, "zeroStage": 3, "gradientCheckpointing": True})
-    plan.add("sft", "7", recipe={**EXACT, "microBatchSize": 2, "epochs": 3}, loss="sft")
+    plan.add("sft", "7", recipe={**EXACT, "microBatchSize": 2, "epochs": 3}, objective="sft")
     plan.add("saved-bf16", "7", recipe={"saveDtype": "bfloat16"})
     plan.add("template", "7", chat={"template": _TEMPLATE})
     plan.add("overlong", "7", recipe={"maxLength": 42})
@@ -191,10 +191,10 @@ def _add_resumptions(plan: Plan) -> None:
         plan.add(f"{name}-resumed", "40", ranks, recipe=recipe, vault=vault)
     baseline = {**steps, "zeroStage": 3}
     again = plan.folder / "sft-killed" / "vault"
-    plan.add("sft-whole", "40", 2, recipe=baseline, loss="sft")
-    plan.add("sft-after", "40", 2, recipe=baseline, loss="sft", after=True)
-    plan.add("sft-killed", "40", 2, recipe=baseline, loss="sft", after=True, kill_at=4)
-    plan.add("sft-resumed", "40", 2, recipe=baseline, loss="sft", vault=again)
+    plan.add("sft-whole", "40", 2, recipe=baseline, objective="sft")
+    plan.add("sft-after", "40", 2, recipe=baseline, objective="sft", after=True)
+    plan.add("sft-killed", "40", 2, recipe=baseline, objective="sft", after=True, kill_at=4)
+    plan.add("sft-resumed", "40", 2, recipe=baseline, objective="sft", vault=again)
     plan.add("refused", "40", 1, recipe={**steps, "zeroStage": 2}, vault=vault)
 
 

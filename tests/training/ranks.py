@@ -135,7 +135,12 @@ def deafen() -> None:
 
 def models_after_another(training: Training) -> int:
     """Train by DPO as these ranks; return how many models are still in memory."""
-    changed = {"name": "first", "folder": training.folder / "first", "loss": "dpo", "after": False}
+    changed = {
+        "name": "first",
+        "folder": training.folder / "first",
+        "objective": "dpo",
+        "after": False,
+    }
     first = training.model_copy(update=changed)
     stage.run(job(first), HeldVault(first))
     own.free_memory()
@@ -150,7 +155,7 @@ def job(training: Training) -> stage.Job:
         output=training.output,
         scratch=training.folder / f"scratch-{os.environ['GROUP_RANK']}",
         training=recipe.Training.model_validate({**RECIPE, **training.recipe}),
-        loss=training.loss,
+        objective=training.objective,
         chat=sources.Chat.model_validate(training.chat),
         lineage={"run": "test", "iteration": 1, "languages": ["en", "de"]},
     )

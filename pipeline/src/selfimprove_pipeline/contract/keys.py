@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from selfimprove_pipeline.contract import manifests, recipe
+from selfimprove_pipeline.contract import manifests, objectives, recipe
 from selfimprove_pipeline.contract.manifests import StopReason
 from selfimprove_pipeline.contract.recipe import Spec, Stage, Suite
 from selfimprove_pipeline.contract.recipe.evaluation import Baseline
@@ -23,8 +23,6 @@ BESIDE: Final[Mapping[Baseline, int]] = {"languageInstruction": 0, SFT: 1}
 """The model beside which a baseline is measured: M0 is told the language, and `sft` is what the
 first iteration makes of M0 beside M1."""
 
-_OF_PAIRS: Final = ("training.beta", "training.nllWeight")
-"""Fields of `train` that the NLL alone does not depend on."""
 _NOT_OF_LAYOUT: Final = {
     "packed": "training.microBatchSize",
     "padded": "training.tokensPerDevice",
@@ -395,7 +393,8 @@ def _fields(stage: Stage, part: str, iteration: Iteration) -> dict[str, Any]:
     if stage in ("reference", "train"):
         values.pop(_NOT_OF_LAYOUT.get(spec.training.layout or "", ""), None)
     if stage == "train" and part == SFT:
-        values = {path: value for path, value in values.items() if path not in _OF_PAIRS}
+        for name in objectives.unread(SFT):
+            del values[f"training.{name}"]
         values["baseline"] = part
     if stage in ("evaluate", "judge"):
         return _with_suite(values, stage, part, spec)

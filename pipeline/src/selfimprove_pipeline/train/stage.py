@@ -12,7 +12,7 @@ import time
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
@@ -22,15 +22,16 @@ from trl.trainer.dpo_config import DPOConfig
 
 from selfimprove_pipeline.contract import rows as row_files
 from selfimprove_pipeline.contract.errors import InputError
+from selfimprove_pipeline.contract.objectives import ObjectiveName
 from selfimprove_pipeline.contract.recipe.sources import Chat
 from selfimprove_pipeline.contract.recipe.training import Training
 from selfimprove_pipeline.method.rendering import Renderer
 from selfimprove_pipeline.train.data.plan import Batches, Plan, global_batches, packed, padded
 from selfimprove_pipeline.train.data.rows import NO_PAIRS, Rows, TokenRow, tokenize
-from selfimprove_pipeline.train.loop import checkpoints, trackers
+from selfimprove_pipeline.train.loop import checkpoints, objective, trackers
 from selfimprove_pipeline.train.loop import configuration as config
 from selfimprove_pipeline.train.loop.checkpoints import OnStep, Vault
-from selfimprove_pipeline.train.loop.objective import Objective, PreferenceObjective, SftObjective
+from selfimprove_pipeline.train.loop.objective import Objective
 from selfimprove_pipeline.train.loop.pace import Clock, Pace
 from selfimprove_pipeline.train.loop.trainer import (
     PairTrainer,
@@ -75,8 +76,8 @@ class Job(BaseModel):
     scratch: Path
     """scratch holds checkpoints until the vault has them."""
     training: Training
-    loss: Literal["dpo", "sft"] = "dpo"
-    """loss is DPO with the NLL term or, for the baseline, the NLL of the chosen texts alone."""
+    objective: ObjectiveName = "dpo"
+    """objective of the training; `sft` makes the baseline."""
     chat: Chat
     lineage: dict[str, Any] = Field(default_factory=dict)
     """lineage goes into the model card, see `card.model_card`."""
@@ -198,7 +199,7 @@ def _prepare(job: Job) -> _Setting:
         job=job,
         config=json.loads((job.model / "config.json").read_text()),
         skeleton=skeleton_of(str(job.model)),
-        objective=_objective(job),
+        objective=objective.BY_NAME[job.objective].of(job.training),
         pairs=len(pairs),
         rows=rows,
         renderer=renderer,
@@ -259,12 +260,6 @@ def _try(
         objective=setting.objective,
         lora=config.lora_config(setting.job.training),
     )
-
-
-def _objective(job: Job) -> Objective:
-    if job.loss == "sft":
-        return SftObjective()
-    return PreferenceObjective(beta=job.training.beta, nll_weight=job.training.nll_weight)
 
 
 def _references(vault: Vault, rows: tuple[TokenRow, ...]) -> References | None:
@@ -355,7 +350,7 @@ def _write_beside(setting: _Setting, trainer: PairTrainer, report: Report) -> No
         training=job.training,
         counts=report.counts,
         drops=report.drops,
-        loss=job.loss,
+        objective=job.objective,
     )
     (job.output / "README.md").write_text(card)
 

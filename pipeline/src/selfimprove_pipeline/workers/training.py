@@ -119,7 +119,7 @@ def work(
             output=own / "model",
             scratch=own / "trainer",
             training=setting.spec.training,
-            loss="sft" if target.part == keys.SFT else "dpo",
+            objective="sft" if target.part == keys.SFT else "dpo",
             chat=setting.spec.chat,
             lineage=_lineage(setting, iteration, model, pairs),
         )

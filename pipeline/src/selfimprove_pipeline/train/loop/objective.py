@@ -7,11 +7,15 @@ up to the same loss. `plan` makes the weights, `trainer` supplies the log-probab
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol
+from typing import ClassVar, Final, Protocol, Self
 
 import torch
 from torch import Tensor
 from torch.nn import functional
+
+from selfimprove_pipeline.contract import objectives
+from selfimprove_pipeline.contract.objectives import ObjectiveName
+from selfimprove_pipeline.contract.recipe.training import Training
 
 Batch = Mapping[str, Tensor]
 """What a micro-batch carries beside its tokens, each of shape (pairs,).
@@ -40,12 +44,20 @@ class Objective(Protocol):
     compares: ClassVar[bool]
     """compares with rejected completions and a reference; else neither is ever computed."""
 
+    @classmethod
+    def of(cls, training: Training) -> Self:
+        """Return the objective with what it reads of the recipe."""
+
     def terms(self, logps: Tensor, batch: Batch) -> Terms:
         """Return the part of the loss that a micro-batch makes.
 
         `logps` are the policy's summed log-probabilities of completions in nats: of shape (2 x
         pairs,), all chosen ones first, or (pairs,), the chosen ones alone.
         """
+
+
+def _measures(name: ObjectiveName) -> tuple[str, ...]:
+    return tuple(measure.name for measure in objectives.BY_NAME[name].measures)
 
 
 @dataclass(frozen=True)
@@ -56,19 +68,17 @@ class PreferenceObjective:
     `pref_ftx`.
     """
 
-    measures: ClassVar[tuple[str, ...]] = (
-        "dpo",
-        "nll",
-        "rewards/chosen",
-        "rewards/rejected",
-        "rewards/accuracies",
-        "rewards/margins",
-    )
+    measures: ClassVar = _measures("dpo")
     """measures, of which the first two make the loss."""
     compares: ClassVar[bool] = True
 
     beta: float
     nll_weight: float
+
+    @classmethod
+    def of(cls, training: Training) -> Self:
+        """Return the objective of a training."""
+        return cls(beta=training.beta, nll_weight=training.nll_weight)
 
     def terms(self, logps: Tensor, batch: Batch) -> Terms:
         """Return the part of the loss that these pairs make."""
@@ -92,8 +102,13 @@ class PreferenceObjective:
 class SftObjective:
     """The NLL term alone: supervised training on the chosen completions."""
 
-    measures: ClassVar[tuple[str, ...]] = ("nll",)
+    measures: ClassVar = _measures("sft")
     compares: ClassVar[bool] = False
+
+    @classmethod
+    def of(cls, _: Training) -> Self:
+        """Return the objective; it reads no field of its own."""
+        return cls()
 
     def terms(self, logps: Tensor, batch: Batch) -> Terms:
         """Return the part of the loss that these chosen completions make."""
@@ -103,3 +118,10 @@ class SftObjective:
 
 def _nll(chosen: Tensor, batch: Batch) -> Tensor:
     return (batch["nll_weight"] * -chosen).sum()
+
+
+BY_NAME: Final[Mapping[ObjectiveName, type[Objective]]] = {
+    "dpo": PreferenceObjective,
+    "sft": SftObjective,
+}
+"""What computes each objective of the contract's table."""

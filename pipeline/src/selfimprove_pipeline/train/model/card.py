@@ -1,30 +1,13 @@
 """The model card of M_(t+1): where it comes from, on what data and with what settings."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import yaml
 
+from selfimprove_pipeline.contract import objectives
+from selfimprove_pipeline.contract.objectives import ObjectiveName
 from selfimprove_pipeline.contract.recipe.training import Training
-
-TAGS = {"dpo": ("lidr", "dpo", "trl"), "sft": ("lidr", "sft", "trl")}
-
-_TITLES = {
-    "dpo": "# Model trained on its own preference pairs\n",
-    "sft": "# Baseline trained on the chosen texts alone\n",
-}
-_ABOUT = {
-    "dpo": """\
-One iteration of Language Imbalance Driven Rewarding: DPO with an NLL term on pairs that the
-model before made itself.
-""",
-    "sft": """\
-Supervised training on the chosen texts of the pairs of Language Imbalance Driven Rewarding: the
-NLL alone, to compare with what the pairs make of the same model.
-""",
-}
-_UNUSED = {"dpo": set[str](), "sft": {"beta", "nll_weight"}}
-"""Fields that a loss does not read."""
 
 
 def model_card(
@@ -33,25 +16,28 @@ def model_card(
     training: Training,
     counts: Mapping[str, int],
     drops: Mapping[str, Mapping[str, int]],
-    loss: Literal["dpo", "sft"] = "dpo",
+    objective: ObjectiveName = "dpo",
 ) -> str:
     """Return the README with its front matter.
 
-    `lineage` may hold `languages` and `evaluation`, a list of rows with equal columns; its other
-    entries become the table of the card's first section.
+    `lineage` may hold `languages`; its other entries are the table of the card's first section.
     """
-    languages = list(lineage.get("languages", ()))
-    evaluation = list(lineage.get("evaluation", ()))
-    facts = {
-        name: value
-        for name, value in lineage.items()
-        if name not in {"languages", "evaluation"} and value is not None
+    info = objectives.BY_NAME[objective]
+    front = {
+        "library_name": "transformers",
+        "language": list(lineage.get("languages", ())),
+        "tags": ["lidr", objective, "trl"],
     }
-    front = {"library_name": "transformers", "language": languages, "tags": list(TAGS[loss])}
+    facts = {
+        name: value for name, value in lineage.items() if name != "languages" and value is not None
+    }
+    settings = training.model_dump(mode="json", by_alias=True)
+    for name in objectives.unread(objective):
+        del settings[name]
     sections = [
         f"---\n{yaml.safe_dump(front, allow_unicode=True, sort_keys=False)}---\n",
-        _TITLES[loss],
-        _ABOUT[loss],
+        f"# {info.title}\n",
+        info.about,
         "## Lineage\n",
         _pairs(facts),
         "## Data\n",
@@ -61,12 +47,8 @@ def model_card(
             ((lang, why, n) for lang, reasons in drops.items() for why, n in reasons.items()),
         ),
         "## Training\n",
-        _pairs(_flat(training.model_dump(mode="json", by_alias=True, exclude=_UNUSED[loss]))),
+        _pairs(_flat(settings)),
     ]
-    if evaluation:
-        columns = tuple(evaluation[0])
-        cells = (tuple(row[column] for column in columns) for row in evaluation)
-        sections += ["## Evaluation\n", _table(columns, cells)]
     return "\n".join(section for section in sections if section)
 
 
